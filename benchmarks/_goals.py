@@ -1,0 +1,61 @@
+"""The figures that gort has set out to reach, as ratios within one run.
+
+They are shown, never asserted: a busy machine must not fail a test.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+# The median of (workload, metric, peer), None if it was not measured.
+Median = Callable[[str, str, str], float | None]
+
+
+@dataclass(frozen=True)
+class Goal:
+    """gort's figure is at most `limit` (times `peer`'s same figure, if there is one)."""
+
+    workload: str
+    metric: str
+    limit: float
+    peer: str | None = None
+    than: str | None = None  # another workload, for gort against itself
+
+    def __str__(self) -> str:
+        what = self.workload if self.metric == "ns" else f"{self.workload} {self.metric}"
+        if self.than:
+            return f"{what} at most {self.limit:.3g} of {self.than}"
+        if self.peer:
+            return f"{what} at most {self.limit:.3g} of {self.peer}'s"
+        return f"{what} at most {self.limit:,.6g}"
+
+    def came_out(self, median: Median) -> float | None:
+        """The ratio (or figure) as measured, None if it was not."""
+        ours = median(self.workload, self.metric, "gort")
+        if self.peer is None and self.than is None:
+            return ours
+        theirs = median(self.than or self.workload, self.metric, self.peer or "gort")
+        return ours / theirs if ours is not None and theirs else None
+
+
+GOALS = (
+    Goal("spawn", "ns", 1.0, "go"),
+    Goal("spawn", "ns", 0.1, "asyncio"),
+    Goal("unbuffered", "ns", 0.75, "runloom"),
+    Goal("buffered", "ns", 0.85, "runloom"),
+    Goal("yield_two", "ns", 0.55, "runloom"),
+    Goal("yield_two", "ns", 1.0, "go"),
+    Goal("select2", "ns", 2.0, "go"),
+    Goal("skynet", "ns", 2.0, "go"),
+    Goal("sleepers", "cpu", 1.0, "go"),
+    Goal("sleepers", "overrun", 1.0, "go"),
+    Goal("mutex", "ns", 0.5, "asyncio"),
+    Goal("parked_memory", "resident", 5.2 * 1024),
+    Goal("million", "start", 10.0),
+    Goal("million", "resident", 6000.0),
+    *(
+        Goal(f"{case}_p{procs}", "ns", 1.0, "go")
+        for case in ("native_pingpong", "native_buffered", "native_spawn")
+        for procs in (1, 2)
+    ),
+    Goal("native_forkjoin_p2", "ns", 1 / 1.7, than="native_forkjoin_p1"),
+)

@@ -1,0 +1,19 @@
+"""What the kernel says about this process's memory, in bytes."""
+
+
+def _kib(path: str, key: str) -> int:
+    with open(path) as file:
+        for line in file:
+            if line.startswith(key):
+                return int(line.split()[1]) * 1024
+    raise LookupError(f"{key} is not in {path}")
+
+
+def rss() -> int:
+    """Resident memory, counted page by page (statm is off by a few dozen pages)."""
+    return _kib("/proc/self/smaps_rollup", "Rss:")
+
+
+def page_tables() -> int:
+    """Memory that the kernel spends on this process's page tables."""
+    return _kib("/proc/self/status", "VmPTE:")

@@ -1,0 +1,6 @@
+"""One question per file; `ORDER` is the order in which they are asked."""
+
+ORDER = (
+    "spawn", "unbuffered", "buffered", "yield_two", "select2", "mutex", "pipeline",
+    "fan", "skynet", "sleepers", "parked_memory", "million",
+)  # fmt: skip

@@ -1,0 +1,62 @@
+/* config.c - the environment variables: read once at the start, never after.
+ *
+ * | GOMAXPROCS | Ps of the native domain   | the CPUs this process may use |
+ * | GORT_STACK | C stack of a goroutine    | 256K (1M on CPython 3.11)     |
+ * | GORT_DEBUG | k=v,... : schedtrace=MS   | off                           |
+ * A value that makes no sense is said so on stderr and not used.
+ */
+#include "runtime.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int64_t bad(const char *env, const char *val, int64_t dflt)
+{
+    char msg[256];
+    snprintf(msg, sizeof msg, "gort: %s=%.100s is not understood, using %lld", env, val, (long long)dflt);
+    gort_warn(msg);
+    return dflt;
+}
+
+static int64_t parse(const char *env, int64_t dflt, int64_t min, int64_t max, bool units)
+{
+    const char *s = getenv(env);
+    if (!s || !*s) return dflt;
+    char *end;
+    int64_t v = strtoll(s, &end, 10);
+    if (end == s) return bad(env, s, dflt);
+    if (units) {
+        int shift = *end == 'k' || *end == 'K' ? 10 : *end == 'm' || *end == 'M' ? 20 : 0;
+        if (shift) end++;
+        if (v > max >> shift) return bad(env, s, dflt);
+        v <<= shift;
+        if (*end == 'B' || *end == 'b') end++;
+    }
+    if (*end || v < min || v > max) return bad(env, s, dflt);
+    return v;
+}
+
+int64_t config_int(const char *env, int64_t dflt, int64_t min, int64_t max)
+{
+    return parse(env, dflt, min, max, false);
+}
+
+int64_t config_size(const char *env, int64_t dflt, int64_t min, int64_t max)
+{
+    return parse(env, dflt, min, max, true);
+}
+
+/* The value of key in GORT_DEBUG=key=value,key=value. */
+int64_t config_debug(const char *key, int64_t dflt)
+{
+    const char *s = getenv("GORT_DEBUG");
+    size_t n = strlen(key);
+    while (s && *s) {
+        if (strncmp(s, key, n) == 0 && s[n] == '=') return atoll(s + n + 1);
+        s = strchr(s, ',');
+        if (s) s++;
+    }
+    return dflt;
+}

@@ -1,0 +1,154 @@
+/* os_linux.c - Linux: futex, mmap, guard pages, threads, time; see os.h.
+ *
+ * Owns no state but the fault-injection counters and two answers that are
+ * asked for once (page size, whether MADV_GUARD_INSTALL works).
+ */
+#define _GNU_SOURCE
+#include "os.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#define GMUTEX_SPIN 40          /* pauses before the futex; some 0.5 us */
+#define MADV_GUARD_INSTALL_ 102 /* Linux 6.13 */
+
+static struct { _Atomic int64_t after, times; } fails[OS_FAIL_COUNT_];
+static _Atomic bool fail_any;
+
+void os_fail_set(int what, int64_t after, int64_t times)
+{
+    atomic_store(&fails[what].times, times);
+    atomic_store(&fails[what].after, after);
+    bool any = false;
+    for (int i = 0; i < OS_FAIL_COUNT_; i++) any |= atomic_load(&fails[i].times) > 0;
+    atomic_store(&fail_any, any);
+}
+
+bool os_fail(int what)
+{
+    if (__builtin_expect(!atomic_load_explicit(&fail_any, memory_order_relaxed), 1)) return false;
+    if (atomic_load(&fails[what].times) <= 0) return false;
+    if (atomic_fetch_sub(&fails[what].after, 1) > 1) return false;
+    return atomic_fetch_sub(&fails[what].times, 1) > 0;
+}
+
+void *os_malloc(size_t n) { return os_fail(OS_FAIL_MALLOC) ? NULL : malloc(n); }
+
+int os_futex_wait(_Atomic uint32_t *addr, uint32_t val, int64_t timeout_ns)
+{
+    struct timespec ts, *tp = NULL;
+    if (timeout_ns >= 0) {
+        ts.tv_sec = timeout_ns / 1000000000;
+        ts.tv_nsec = timeout_ns % 1000000000;
+        tp = &ts;
+    }
+    return (int)syscall(SYS_futex, addr, FUTEX_WAIT_PRIVATE, val, tp, NULL, 0);
+}
+
+void os_futex_wake(_Atomic uint32_t *addr, int n)
+{
+    syscall(SYS_futex, addr, FUTEX_WAKE_PRIVATE, n, NULL, NULL, 0);
+}
+
+void gmutex_lock_slow(gmutex *m)
+{
+    if (os_ncpu() > 1)
+        for (int i = 0; i < GMUTEX_SPIN; i++) {
+            os_pause();
+            if (atomic_load_explicit(&m->v, memory_order_relaxed) == 0 && gmutex_trylock(m)) return;
+        }
+    while (atomic_exchange_explicit(&m->v, 2, memory_order_acquire) != 0)
+        os_futex_wait(&m->v, 2, -1);
+}
+
+void gmutex_unlock_slow(gmutex *m) { os_futex_wake(&m->v, 1); }
+
+void *os_reserve(size_t bytes)
+{
+    if (os_fail(OS_FAIL_MMAP)) { errno = ENOMEM; return NULL; }
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
+    if (p == MAP_FAILED) return NULL;
+    madvise(p, bytes, MADV_NOHUGEPAGE); /* one page a goroutine, not 512 */
+    return p;
+}
+
+void os_release(void *p, size_t bytes) { munmap(p, bytes); }
+void os_discard(void *p, size_t bytes) { madvise(p, bytes, MADV_DONTNEED); }
+
+int os_guard(void *p, size_t bytes)
+{
+    static _Atomic int have_guard = 1;
+    if (os_fail(OS_FAIL_GUARD)) return -1;
+    if (atomic_load_explicit(&have_guard, memory_order_relaxed)) {
+        if (madvise(p, bytes, MADV_GUARD_INSTALL_) == 0) return 0;
+        if (errno != EINVAL) return -1;
+        atomic_store(&have_guard, 0);
+    }
+    return mprotect(p, bytes, PROT_NONE);
+}
+
+size_t os_page_size(void)
+{
+    static _Atomic size_t size;
+    size_t s = atomic_load_explicit(&size, memory_order_relaxed);
+    if (!s) atomic_store(&size, s = (size_t)sysconf(_SC_PAGESIZE));
+    return s;
+}
+
+int os_ncpu(void)
+{
+    static _Atomic int n;
+    int v = atomic_load_explicit(&n, memory_order_relaxed);
+    if (v) return v;
+    cpu_set_t set;
+    v = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+    if (v < 1) v = 1;
+    atomic_store(&n, v);
+    return v;
+}
+
+int os_gettid(void) { return (int)syscall(SYS_gettid); }
+
+int64_t os_now_ns(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
+}
+
+void os_yield_cpu(void) { sched_yield(); }
+
+int os_thread_start(void *(*fn)(void *), void *arg, size_t stack)
+{
+    if (os_fail(OS_FAIL_THREAD)) return EAGAIN;
+    pthread_attr_t attr;
+    pthread_t th;
+    sigset_t all, old;
+    int e = pthread_attr_init(&attr);
+    if (e) return e;
+    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+    if (stack < (size_t)PTHREAD_STACK_MIN * 4) stack = (size_t)PTHREAD_STACK_MIN * 4;
+    pthread_attr_setstacksize(&attr, stack);
+    /* Signals belong to the main thread; faults must stay deliverable here. */
+    sigfillset(&all);
+    sigdelset(&all, SIGSEGV);
+    sigdelset(&all, SIGBUS);
+    sigdelset(&all, SIGFPE);
+    sigdelset(&all, SIGILL);
+    sigdelset(&all, SIGABRT);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    e = pthread_create(&th, &attr, fn, arg);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    pthread_attr_destroy(&attr);
+    return e;
+}

@@ -1,0 +1,195 @@
+/* pycompat.h - every difference between the CPython versions that gort knows of.
+ *
+ * Included by pyctx.c alone. Each pyc_* is one thing that pyctx.c wants to say
+ * about a thread state or the GIL, in the words of the version compiled for.
+ */
+#ifndef GORT_PYCOMPAT_H
+#define GORT_PYCOMPAT_H
+
+#define PY_SSIZE_T_CLEAN
+#ifndef Py_BUILD_CORE_MODULE
+#define Py_BUILD_CORE_MODULE 1
+#endif
+#include <Python.h>
+#include "pthread.h"
+
+#if PY_VERSION_HEX < 0x030B0000 || PY_VERSION_HEX >= 0x03100000
+#error "gort supports CPython 3.11 to 3.15"
+#endif
+#ifdef Py_GIL_DISABLED
+#error "gort does not support free-threaded builds of CPython yet"
+#endif
+
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wunused-parameter"
+#include "internal/pycore_runtime.h"
+#include "internal/pycore_interp.h"
+#include "internal/pycore_frame.h"
+#if PY_VERSION_HEX >= 0x030E0000
+#include "internal/pycore_interpframe_structs.h"
+#endif
+#pragma GCC diagnostic pop
+
+#define PYC_312 (PY_VERSION_HEX >= 0x030C0000)
+#define PYC_313 (PY_VERSION_HEX >= 0x030D0000)
+#define PYC_314 (PY_VERSION_HEX >= 0x030E0000)
+
+/* May the fields that PyThreadState_Swap maintains be written by us? Known and
+ * tested for these; later versions take the stock path. */
+#define PYC_KNOWS_SWAP (PYC_312 && !PYC_314)
+
+/* ---- the GILState key --------------------------------------------------- */
+#if PYC_312
+#define pyc_autotss (_PyRuntime.autoTSSkey)
+#else
+#define pyc_autotss (_PyRuntime.gilstate.autoTSSkey)
+#endif
+static inline void pyc_set_key(PyThreadState *ts) { pthread_setspecific(pyc_autotss._key, ts); }
+
+/* ---- the GIL ------------------------------------------------------------- */
+static inline struct _gil_runtime_state *pyc_gil(PyInterpreterState *interp)
+{
+#if PYC_312
+    return interp->ceval.gil;
+#else
+    (void)interp;
+    return &_PyRuntime.ceval.gil;
+#endif
+}
+static inline int pyc_gil_locked(PyInterpreterState *interp)
+{
+    return __atomic_load_n((int *)(void *)&pyc_gil(interp)->locked, __ATOMIC_RELAXED) > 0;
+}
+
+/* ---- bits of a thread state's status -------------------------------------- */
+static inline void pyc_unbind_key(PyThreadState *ts)
+{   /* the next attach will set the key of the thread that does it */
+#if PYC_312
+    ts->_status.bound_gilstate = 0;
+#else
+    (void)ts;
+#endif
+}
+
+#if PYC_KNOWS_SWAP
+/* What PyThreadState_Swap does, without giving the GIL away. */
+static inline void pyc_fast_swap(PyThreadState **slot, PyThreadState *from, PyThreadState *to)
+{
+    from->_status.active = 0;
+    from->_status.bound_gilstate = 0;
+    pyc_set_key(to);
+    to->_status.bound_gilstate = 1;
+    to->_status.active = 1;
+#if PYC_313
+    from->_status.holds_gil = 0;
+    to->_status.holds_gil = 1;
+    __atomic_store_n(&from->state, 0 /* _Py_THREAD_DETACHED */, __ATOMIC_RELEASE);
+    __atomic_store_n(&to->state, 1 /* _Py_THREAD_ATTACHED */, __ATOMIC_RELEASE);
+#endif
+    *slot = to;
+    /* whom a thread that waits for the GIL asks to drop it */
+    __atomic_store_n((PyThreadState **)(void *)&pyc_gil(to->interp)->last_holder, to, __ATOMIC_RELAXED);
+}
+#endif
+
+/* Is another thread waiting for the GIL that ts holds? Such a request is made
+ * to one thread state (3.13 on), so it must be honoured before a swap. */
+static inline int pyc_drop_request(PyThreadState *ts)
+{
+#if PYC_313
+    return (__atomic_load_n(&ts->eval_breaker, __ATOMIC_RELAXED) & 1u) != 0;
+#else
+    (void)ts;
+    return 0;
+#endif
+}
+
+/* ---- signals ---------------------------------------------------------------- */
+static inline int pyc_signals_pending(PyThreadState *main_ts)
+{
+#if PYC_313
+    return (__atomic_load_n(&main_ts->eval_breaker, __ATOMIC_RELAXED) & 2u) != 0;
+#else
+    (void)main_ts;
+    return __atomic_load_n((int *)(void *)&_PyRuntime.ceval.signals_pending, __ATOMIC_RELAXED);
+#endif
+}
+static inline void pyc_signals_taken(PyThreadState *main_ts)
+{
+#if PYC_313
+    __atomic_fetch_and(&main_ts->eval_breaker, ~(uintptr_t)2, __ATOMIC_SEQ_CST);
+#else
+    (void)main_ts;
+    __atomic_store_n((int *)(void *)&_PyRuntime.ceval.signals_pending, 0, __ATOMIC_SEQ_CST);
+#endif
+}
+static inline void pyc_signals_forward(PyThreadState *main_ts, PyThreadState *to)
+{   /* 3.13 tells only the main thread state; the one that runs there must know */
+#if PYC_313
+    if (__builtin_expect(__atomic_load_n(&main_ts->eval_breaker, __ATOMIC_RELAXED) & 2u, 0))
+        __atomic_fetch_or(&to->eval_breaker, (uintptr_t)2, __ATOMIC_SEQ_CST);
+#else
+    (void)main_ts;
+    (void)to;
+#endif
+}
+
+/* ---- recursion and the C stack ------------------------------------------------ */
+static inline void pyc_limit_c_stack(PyThreadState *ts, char *lo, char *hi, size_t stack)
+{
+#if PYC_314
+    PyUnstable_ThreadState_SetStackProtection(ts, lo, (size_t)(hi - lo));
+    (void)stack;
+#elif PYC_312
+    (void)lo;
+    (void)hi;
+    int n = (int)(200 * (stack >> 10) / 256);
+    if (n < ts->c_recursion_remaining) ts->c_recursion_remaining = n;
+#else
+    (void)ts;
+    (void)lo;
+    (void)hi;
+    (void)stack;
+#endif
+}
+
+/* ---- state a dead goroutine must not leave to the next -------------------------- */
+static inline void pyc_clear_extra(PyThreadState *ts)
+{
+#if PYC_313
+    Py_CLEAR(ts->threading_local_key);
+    Py_CLEAR(ts->threading_local_sentinel);
+#else
+    (void)ts;
+#endif
+}
+
+/* ---- the running frame, for a signal handler ------------------------------------- */
+static inline struct _PyInterpreterFrame *pyc_top_frame(PyThreadState *ts)
+{
+#if PYC_313
+    return ts->current_frame;
+#else
+    return ts->cframe ? ts->cframe->current_frame : NULL;
+#endif
+}
+static inline PyCodeObject *pyc_frame_code(struct _PyInterpreterFrame *f)
+{
+#if PYC_314
+    PyObject *o = (PyObject *)(f->f_executable.bits & ~(uintptr_t)3);
+#elif PYC_313
+    PyObject *o = f->f_executable;
+#else
+    PyObject *o = (PyObject *)f->f_code;
+#endif
+    return o && Py_IS_TYPE(o, &PyCode_Type) ? (PyCodeObject *)o : NULL;
+}
+static inline int pyc_frame_lasti(struct _PyInterpreterFrame *f, PyCodeObject *co)
+{
+#if PYC_313
+    return (int)((char *)f->instr_ptr - (char *)_PyCode_CODE(co));
+#else
+    return (int)((char *)f->prev_instr - (char *)_PyCode_CODE(co));
+#endif
+}
+#endif

@@ -1,0 +1,428 @@
+/* pyctx.c - each Python goroutine's own PyThreadState, and how an M attaches it.
+ *
+ * The only file that knows CPython's internals (by way of pycompat.h).
+ *
+ * Owns: G.ts and M.ts. M.ts is the thread state that this M has attached; while
+ * it is not NULL the M holds the GIL, or its goroutine does whatever it likes
+ * with it inside a C call. A parked goroutine's thread state is attached
+ * nowhere, but for the one an M keeps while its g0 looks for work.
+ *
+ * Rules, learnt from CPython 3.11 to 3.15:
+ *   - The GILState key of an OS thread must name the thread state that runs on
+ *     it, else PyGILState_Ensure in callbacks picks a wrong one. 3.11 never sets
+ *     it in a swap; 3.12 on does, if bound_gilstate is off. So that bit is
+ *     cleared whenever a state leaves its thread, and the key with it: another
+ *     thread's key must never name a state that may be freed.
+ *   - The stock swap of 3.12 on drops and retakes the GIL (some 50 ns). The fast
+ *     one writes the same fields and the hidden thread-local slot, whose place
+ *     is found at the start and proved by watching stock swaps move it. Where
+ *     that fails the stock swap is used.
+ *   - From 3.13 a request to drop the GIL is a bit of one thread state, that of
+ *     gil->last_holder: the fast swap updates the latter, and honours a request
+ *     before it leaves a state.
+ *   - The first datastack chunk lives in the goroutine's stack slot; it must be
+ *     taken out before a state is cleared, for CPython would unmap it.
+ *
+ * Everything here runs with the GIL held but for attach, signals, dump, and the
+ * first look of detached().
+ */
+#define _GNU_SOURCE
+#include "pycompat.h"
+#include "pyctx.h"
+
+#include <link.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define DS_HEAD 1152            /* first frames on the hot page: 2 or 3 shallow ones */
+#define DS_TAIL 16384
+
+static PyThreadState *main_ts;
+static PyThreadState *helper_ts; /* for threads of ours that need the GIL */
+static gmutex helper_lock;
+static _Atomic bool helper_in;   /* helper_ts holds the GIL */
+static ptrdiff_t slot_offset;    /* from the thread pointer; 0: stock swaps */
+static bool fast;
+_Atomic int64_t pyctx_threads_waiting;
+
+/* ---- the hidden slot of the current thread state --------------------------- */
+static char *thread_pointer(void) { return __builtin_thread_pointer(); }
+
+/* Never inlined: its address belongs to the OS thread, which a switch changes. */
+static NOINLINE PyThreadState **current_slot(void)
+{
+    return (PyThreadState **)(void *)(thread_pointer() + slot_offset);
+}
+
+#if PYC_KNOWS_SWAP
+typedef struct finder { void *probe; ptrdiff_t off[16]; int n; } finder;
+
+static int find_slots(struct dl_phdr_info *info, size_t size, void *arg)
+{
+    finder *f = arg;
+    (void)size;
+    if (!info->dlpi_tls_data) return 0;
+    const char *lo = NULL, *hi = NULL;
+    size_t tls = 0;
+    for (int i = 0; i < info->dlpi_phnum; i++) {
+        const ElfW(Phdr) *ph = &info->dlpi_phdr[i];
+        const char *at = (const char *)info->dlpi_addr + ph->p_vaddr;
+        if (ph->p_type == PT_TLS) tls = ph->p_memsz;
+        if (ph->p_type == PT_LOAD && (const char *)&_PyRuntime >= at && (const char *)&_PyRuntime < at + ph->p_memsz) {
+            lo = at;
+            hi = at + ph->p_memsz;
+        }
+    }
+    if (!lo || !hi) return 0; /* not the module that CPython lives in */
+    char *data = info->dlpi_tls_data;
+    for (size_t i = 0; i + sizeof(void *) <= tls; i += sizeof(void *))
+        if (*(void **)(void *)(data + i) == f->probe && f->n < 16) f->off[f->n++] = data + i - thread_pointer();
+    return 1;
+}
+
+/* Find the one word that follows what stock swaps say the current state is. */
+static void find_slot(void)
+{
+    PyThreadState *a = PyThreadState_Get(), *b = PyThreadState_New(a->interp);
+    if (!b) {
+        PyErr_Clear();
+        return;
+    }
+    finder f = { .probe = a };
+    dl_iterate_phdr(find_slots, &f);
+    for (int round = 0; round < 4; round++) {
+        PyThreadState *now = round % 2 ? a : b;
+        PyThreadState_Swap(now);
+        int n = 0;
+        for (int i = 0; i < f.n; i++)
+            if (*(void **)(void *)(thread_pointer() + f.off[i]) == now) f.off[n++] = f.off[i];
+        f.n = n;
+    }
+    if (f.n == 1) {
+        slot_offset = f.off[0];
+        fast = true;
+        pyc_fast_swap(current_slot(), a, b); /* and the other way round: does CPython see it? */
+        bool ok = PyThreadState_Get() == b && PyGILState_GetThisThreadState() == b;
+        pyc_fast_swap(current_slot(), b, a);
+        fast = ok && PyThreadState_Get() == a && PyGILState_GetThisThreadState() == a;
+    }
+    PyThreadState_Clear(b);
+    pyc_unbind_key(b);
+    PyThreadState_Delete(b);
+}
+#else
+static void find_slot(void) {}
+#endif
+
+/* ---- attaching --------------------------------------------------------------- */
+static void attach_ts(PyThreadState *ts)
+{   /* no state attached, the GIL not held */
+    pyc_unbind_key(ts);
+    PyEval_RestoreThread(ts);
+#if !PYC_312
+    pyc_set_key(ts);
+#endif
+}
+
+static void detach_ts(PyThreadState *ts)
+{
+    pyc_set_key(NULL); /* a thread without a state must not name one */
+    pyc_unbind_key(ts);
+    PyEval_SaveThread();
+}
+
+static void ctx_attach(M *m, G *to)
+{
+    attach_ts(to->ts);
+    m->ts = to->ts;
+    if (m == gort_python.main_m) pyc_signals_forward(main_ts, to->ts);
+}
+
+static void ctx_detach(M *m)
+{
+    PyThreadState *ts = m->ts;
+    m->ts = NULL;
+    detach_ts(ts);
+}
+
+static void ctx_swap(M *m, G *to)
+{
+    PyThreadState *from = m->ts, *ts = to->ts;
+    m->ts = ts;
+#if PYC_KNOWS_SWAP
+    if (likely(fast && !pyc_drop_request(from))) {
+        pyc_fast_swap(current_slot(), from, ts);
+    } else
+#endif
+    {
+        pyc_unbind_key(from);
+        pyc_unbind_key(ts);
+#if PYC_312
+        pyc_set_key(NULL);
+#endif
+        PyThreadState_Swap(ts);
+#if !PYC_312
+        pyc_set_key(ts);
+#endif
+    }
+    if (m == gort_python.main_m) pyc_signals_forward(main_ts, ts);
+}
+
+/* A plain thread that waits without an end cannot wake anybody: see ctx_deadlock. */
+static void *ctx_release(bool endless)
+{
+    if (endless) atomic_fetch_add(&pyctx_threads_waiting, 1);
+    return PyEval_SaveThread();
+}
+static void ctx_acquire(void *ts, bool endless)
+{
+    if (endless) atomic_fetch_sub(&pyctx_threads_waiting, 1);
+    PyEval_RestoreThread(ts);
+}
+
+static void *ctx_gil_enter(void)
+{
+    if (atomic_load(&sysmon_no_python)) return NULL;
+    gmutex_lock(&helper_lock);
+    if (atomic_load(&sysmon_no_python)) {
+        gmutex_unlock(&helper_lock);
+        return NULL;
+    }
+    attach_ts(helper_ts);
+    atomic_store(&helper_in, true);
+    return helper_ts;
+}
+
+static void ctx_gil_leave(void *ts)
+{
+    atomic_store(&helper_in, false);
+    detach_ts(ts);
+    gmutex_unlock(&helper_lock);
+}
+
+/* ---- the life of a goroutine's thread state ------------------------------------ */
+static uint64_t ts_serial = (uint64_t)1 << 62; /* GIL; ids of ours, never CPython's */
+
+static void set_chunk(G *g, PyThreadState *ts)
+{
+    _PyStackChunk *c = (_PyStackChunk *)(void *)g->ds_lo;
+    c->previous = NULL;
+    c->size = (size_t)(g->ds_hi - g->ds_lo);
+    c->top = 0;
+    ts->datastack_chunk = c;
+    ts->datastack_top = &c->data[1]; /* data[0] of a root chunk stays free */
+    ts->datastack_limit = (PyObject **)(void *)g->ds_hi;
+}
+
+int pyctx_g_init(G *g)
+{
+    PyThreadState *ts = g->ts;
+    if (unlikely(!ts)) {
+        if (!(ts = PyThreadState_New(main_ts->interp))) {
+            PyErr_Clear();
+            PyErr_NoMemory();
+            return -1;
+        }
+        set_chunk(g, ts);
+        /* What _current_frames, faulthandler and py-spy tell threads apart by. */
+        ts->thread_id = (unsigned long)(uintptr_t)g;
+        pyc_limit_c_stack(ts, g->stack_lo, g->stack_hi, stack_size(g->dom->stacks));
+        g->ts = ts;
+    }
+    /* contextvars cache by (id, version): a state used again is another one */
+    ts->id = ++ts_serial;
+    return 0;
+}
+
+/* On g's own state, as its last act: leave nothing to the next goroutine. */
+void pyctx_dead(G *g)
+{
+    PyThreadState *ts = g->ts;
+    if (ts->c_tracefunc) PyEval_SetTrace(NULL, NULL);
+    if (ts->c_profilefunc) PyEval_SetProfile(NULL, NULL);
+    PyErr_Clear();
+    /* Clearing may run code that makes new entries; three rounds, then let be. */
+    for (int i = 0; i < 3 && (ts->dict || ts->context); i++) {
+        Py_CLEAR(ts->dict);
+        Py_CLEAR(ts->context);
+    }
+    ts->context_ver = 1;
+    Py_CLEAR(ts->async_exc);
+    Py_CLEAR(ts->async_gen_firstiter);
+    Py_CLEAR(ts->async_gen_finalizer);
+    pyc_clear_extra(ts);
+    ts->coroutine_origin_tracking_depth = 0;
+    ts->gilstate_counter = 1;
+}
+
+static void ctx_drop(G *g)
+{
+    PyThreadState *ts = g->ts;
+    g->ts = NULL;
+    ts->datastack_chunk = NULL;
+    ts->datastack_top = ts->datastack_limit = NULL;
+    PyThreadState_Clear(ts);
+    pyc_unbind_key(ts);
+    PyThreadState_Delete(ts);
+}
+
+/* ---- what the scheduler asks ------------------------------------------------------ */
+static bool ctx_signals(void) { return pyc_signals_pending(main_ts); }
+
+int pyctx_check_signals(void)
+{
+    pyc_signals_taken(main_ts);
+    return PyErr_CheckSignals();
+}
+
+/* m's goroutine has released the GIL and nobody else has it: it sits in a call,
+ * and others could run. Read without the GIL this is a guess; a caller that has
+ * the GIL itself knows that m's goroutine has not. */
+static bool ctx_detached(M *m)
+{
+    (void)m;
+    return atomic_load_explicit(&helper_in, memory_order_relaxed) || !pyc_gil_locked(main_ts->interp);
+}
+
+static bool is_ours(PyThreadState *ts)
+{
+    if (ts == main_ts || ts == helper_ts) return true;
+    G *g = (G *)(uintptr_t)ts->thread_id;
+    return ts->id > (uint64_t)1 << 62 && g != NULL;
+}
+
+/* How many Python threads are there that are neither goroutines nor waiting in
+ * gort without an end? The count is CPython's; the list, which a goroutine each
+ * makes long, is walked only when the count says that nobody is left. */
+static bool foreign_threads(void)
+{
+    int64_t waiting = atomic_load(&pyctx_threads_waiting);
+    if (main_ts->interp->threads.count > waiting) return true;
+    int64_t n = 0;
+    for (PyThreadState *ts = PyInterpreterState_ThreadHead(main_ts->interp); ts; ts = PyThreadState_Next(ts))
+        n += !is_ours(ts);
+    return n > waiting;
+}
+
+/* m has nothing to run. See api.md: is there anybody left who could wake one? */
+static int ctx_deadlock(M *m)
+{
+    Dom *d = m->dom;
+    G *g = gort_main_g;
+    if (atomic_load(&g->status) != G_WAITING || WK_CODE(atomic_load(&g->wake)) || g->kill_pending) return 0;
+    for (int i = 0; i < d->nallp; i++)
+        if (timers_hope(atomic_load(&d->allp[i]))) return 0;
+    if (sched_busy(d, m)) return 0;
+    for (int i = 0; i < gort_native.nallp; i++)
+        if (timers_hope(atomic_load(&gort_native.allp[i]))) return -1;
+    if (sched_busy(&gort_native, NULL)) return -1;
+    void *save = NULL;
+    if (!m->ts && !(save = ctx_gil_enter())) return 0;
+    bool left = foreign_threads() || sched_busy(d, m) || !runq_empty(m->p) || pyc_signals_pending(main_ts);
+    int r = left ? -1 : wait_interrupt(g, WC_DEADLOCK);
+    if (save) ctx_gil_leave(save);
+    return r;
+}
+
+/* ---- dumps ---------------------------------------------------------------------------- */
+static void put(int fd, const char *s, size_t n)
+{
+    if (write(fd, s, n) < 0) return;
+}
+
+static void put_str(int fd, PyObject *o)
+{
+    if (!o || !PyUnicode_Check(o) || !PyUnicode_IS_COMPACT_ASCII(o)) {
+        put(fd, "???", 3);
+        return;
+    }
+    size_t n = (size_t)PyUnicode_GET_LENGTH(o);
+    put(fd, PyUnicode_DATA(o), n < 500 ? n : 500);
+}
+
+static void put_num(int fd, long v)
+{
+    char buf[24], *p = buf + sizeof buf;
+    do *--p = (char)('0' + v % 10);
+    while ((v /= 10) > 0);
+    put(fd, p, (size_t)(buf + sizeof buf - p));
+}
+
+/* Async-signal-safe: reads the frames, allocates nothing. */
+static void ctx_dump(int fd, G *g)
+{
+    PyThreadState *ts = g->ts;
+    int depth = 0;
+    for (struct _PyInterpreterFrame *f = pyc_top_frame(ts); f; f = f->previous) {
+        PyCodeObject *co = pyc_frame_code(f);
+        if (!co) continue;
+        if (++depth > 100) {
+            put(fd, "\t...\n", 5);
+            return;
+        }
+        put_str(fd, co->co_qualname);
+        put(fd, "()\n\t", 4);
+        put_str(fd, co->co_filename);
+        put(fd, ":", 1);
+        int line = PyCode_Addr2Line(co, pyc_frame_lasti(f, co));
+        put_num(fd, line > 0 ? line : 0);
+        put(fd, "\n", 1);
+    }
+}
+
+PyObject *pyctx_frame_or_none(G *g)
+{
+    PyObject *f = g->ts ? (PyObject *)PyThreadState_GetFrame(g->ts) : NULL;
+    return f ? f : Py_NewRef(Py_None);
+}
+
+/* ---- start and end ------------------------------------------------------------------------ */
+static const pyhooks hooks = {
+    .swap = ctx_swap, .attach = ctx_attach, .detach = ctx_detach,
+    .release = ctx_release, .acquire = ctx_acquire, .deadlock = ctx_deadlock,
+    .signals = ctx_signals, .dump = ctx_dump, .detached = ctx_detached,
+    .gil_enter = ctx_gil_enter, .gil_leave = ctx_gil_leave, .drop = ctx_drop,
+};
+
+const char *pyctx_swap_name(void) { return fast ? "fast" : "stock"; }
+void pyctx_use_stock_swap(void) { fast = false; }
+
+int pyctx_init(void)
+{
+    main_ts = PyThreadState_Get();
+#if !PYC_312
+    /* Up to 3.11 C recursion and Python recursion share one limit of 1,000. */
+    gort_stack_bytes = (size_t)1 << 20;
+#endif
+    if (!(helper_ts = PyThreadState_New(main_ts->interp))) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    find_slot();
+    if (config_debug("stockswap", 0)) fast = false;
+    if (gort_init_python(&hooks, DS_HEAD, DS_TAIL, main_ts)) {
+        PyErr_SetString(PyExc_MemoryError, "gort: no memory for the runtime");
+        return -1;
+    }
+    return 0;
+}
+
+void pyctx_stop(void)
+{
+    atomic_store(&sysmon_no_python, true);
+    /* Whoever is in there waits for our GIL: let it through. */
+    PyThreadState *ts = PyEval_SaveThread();
+    gmutex_lock(&helper_lock);
+    gmutex_unlock(&helper_lock);
+    PyEval_RestoreThread(ts);
+}
+
+void pyctx_free_pool(void)
+{
+    Dom *d = &gort_python;
+    for (G *g; (g = sched_pool_take(d));) {
+        ctx_drop(g);
+        stack_free(d->stacks, g);
+    }
+}

@@ -1,0 +1,153 @@
+/* runq.c - run queues: a P's local ring and runnext, the domain's global queue.
+ *
+ * After Go's proc.go (runqput, runqget, runqgrab). The ring has one producer,
+ * its owner P, and many consumers: the owner and thieves advance runq_head by
+ * CAS; only the owner advances runq_tail. runnext holds the G just readied,
+ * which inherits the time slice. A thief may read a slot that is overwritten
+ * meanwhile: its CAS on the head then fails, so the slots are atomics.
+ *
+ * The owner takes runnext at most NEXT_STREAK times in a row while the ring has
+ * work: two goroutines that only wake each other must not starve the rest (Go's
+ * sysmon preempts the shared time slice instead).
+ */
+#include "runtime.h"
+
+#define NEXT_STREAK 64
+
+static bool runq_put_slow(P *p, G *g, uint32_t h, uint32_t t)
+{   /* move half of the ring and g to the global queue */
+    G *batch[RUNQ_SIZE / 2 + 1];
+    uint32_t n = (t - h) / 2;
+    for (uint32_t i = 0; i < n; i++)
+        batch[i] = atomic_load_explicit(&p->runq[(h + i) % RUNQ_SIZE], memory_order_relaxed);
+    if (!atomic_compare_exchange_strong_explicit(&p->runq_head, &h, h + n, memory_order_release,
+                                                 memory_order_relaxed))
+        return false;
+    batch[n++] = g;
+    gmutex_lock(&p->dom->lock);
+    for (uint32_t i = 0; i < n; i++) globq_put(p->dom, batch[i]);
+    gmutex_unlock(&p->dom->lock);
+    return true;
+}
+
+static void ring_put(P *p, G *g)
+{
+    for (;;) {
+        uint32_t h = atomic_load_explicit(&p->runq_head, memory_order_acquire);
+        uint32_t t = atomic_load_explicit(&p->runq_tail, memory_order_relaxed);
+        if (likely(t - h < RUNQ_SIZE)) {
+            atomic_store_explicit(&p->runq[t % RUNQ_SIZE], g, memory_order_relaxed);
+            atomic_store_explicit(&p->runq_tail, t + 1, memory_order_release);
+            return;
+        }
+        if (runq_put_slow(p, g, h, t)) return;
+    }
+}
+
+/* Owner only. With next, g runs next and what was there goes to the ring. */
+void runq_put(P *p, G *g, bool next)
+{
+    if (next) {
+        G *old = atomic_exchange_explicit(&p->runnext, g, memory_order_acq_rel);
+        if (!old) return;
+        g = old;
+    }
+    ring_put(p, g);
+}
+
+/* The single-P domain has no thieves, so its runnext needs no locked exchange. */
+static G *take_next(P *p)
+{
+    G *g = atomic_load_explicit(&p->runnext, memory_order_relaxed);
+    if (!g) return NULL;
+    return atomic_exchange_explicit(&p->runnext, NULL, memory_order_acq_rel);
+}
+
+/* Owner only. */
+G *runq_get(P *p)
+{
+    uint32_t h = atomic_load_explicit(&p->runq_head, memory_order_acquire);
+    uint32_t t = atomic_load_explicit(&p->runq_tail, memory_order_relaxed);
+    if (h == t || ++p->next_streak < NEXT_STREAK) {
+        G *g = take_next(p);
+        if (g) return g;
+    }
+    p->next_streak = 0;
+    while (h != t) {
+        G *g = atomic_load_explicit(&p->runq[h % RUNQ_SIZE], memory_order_relaxed);
+        if (atomic_compare_exchange_weak_explicit(&p->runq_head, &h, h + 1, memory_order_acq_rel,
+                                                  memory_order_acquire))
+            return g;
+    }
+    return take_next(p);
+}
+
+/* Take half of the victim's ring; of an empty one its runnext, if asked to.
+ * Returns one G to run; the others are on the thief's ring. */
+G *runq_steal(P *thief, P *victim, bool steal_next)
+{
+    uint32_t tt = atomic_load_explicit(&thief->runq_tail, memory_order_relaxed);
+    for (;;) {
+        uint32_t h = atomic_load_explicit(&victim->runq_head, memory_order_acquire);
+        uint32_t t = atomic_load_explicit(&victim->runq_tail, memory_order_acquire);
+        uint32_t n = t - h;
+        n -= n / 2;
+        if (n == 0) {
+            if (!steal_next || !atomic_load_explicit(&victim->runnext, memory_order_relaxed)) return NULL;
+            return atomic_exchange_explicit(&victim->runnext, NULL, memory_order_acq_rel);
+        }
+        if (n > RUNQ_SIZE / 2) continue; /* head and tail read inconsistently */
+        for (uint32_t i = 0; i < n; i++) {
+            G *g = atomic_load_explicit(&victim->runq[(h + i) % RUNQ_SIZE], memory_order_relaxed);
+            atomic_store_explicit(&thief->runq[(tt + i) % RUNQ_SIZE], g, memory_order_relaxed);
+        }
+        if (!atomic_compare_exchange_strong_explicit(&victim->runq_head, &h, h + n,
+                                                     memory_order_acq_rel, memory_order_relaxed))
+            continue;
+        n--; /* the last one is run by the thief at once */
+        G *g = atomic_load_explicit(&thief->runq[(tt + n) % RUNQ_SIZE], memory_order_relaxed);
+        if (n) atomic_store_explicit(&thief->runq_tail, tt + n, memory_order_release);
+        return g;
+    }
+}
+
+bool runq_empty(P *p)
+{   /* runnext may be kicked to the ring between the reads: look twice */
+    for (;;) {
+        uint32_t h = atomic_load(&p->runq_head), t = atomic_load(&p->runq_tail);
+        G *next = atomic_load(&p->runnext);
+        if (t == atomic_load(&p->runq_tail)) return h == t && !next;
+    }
+}
+
+void globq_put(Dom *d, G *g)
+{
+    g->link = NULL;
+    if (d->runq_last) d->runq_last->link = g;
+    else d->runq_first = g;
+    d->runq_last = g;
+    atomic_fetch_add(&d->runqsize, 1);
+}
+
+/* One G to run, and p's share of the others (up to max, 0: a fair share) onto
+ * p's ring, which the caller knows to have room. */
+G *globq_get(Dom *d, P *p, int max)
+{
+    int size = atomic_load_explicit(&d->runqsize, memory_order_relaxed);
+    if (size == 0) return NULL;
+    int n = size / atomic_load_explicit(&d->nprocs, memory_order_relaxed) + 1;
+    if (n > size) n = size;
+    if (max > 0 && n > max) n = max;
+    if (n > (int)RUNQ_SIZE / 2) n = RUNQ_SIZE / 2;
+    G *first = NULL;
+    for (int i = 0; i < n; i++) {
+        G *g = d->runq_first;
+        d->runq_first = g->link;
+        if (!d->runq_first) d->runq_last = NULL;
+        g->link = NULL;
+        if (!first) first = g;
+        else ring_put(p, g);
+    }
+    atomic_fetch_sub(&d->runqsize, n);
+    return first;
+}

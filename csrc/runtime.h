@@ -1,0 +1,452 @@
+/* runtime.h - the runtime's core structures: G, M, P, the domain, the wait word.
+ *
+ * Everything the C files of gort share stands here; gort.h is the public part.
+ * Read this file first: the state machines below are what the rest relies on.
+ *
+ * Kinds of G
+ *   GK_PYTHON  runs Python code on its own stack, owns a PyThreadState (ts)
+ *   GK_NATIVE  runs a C function on its own stack, never touches Python
+ *   GK_THREAD  stands for a plain OS thread that waits in a gort call; it is
+ *              never scheduled, its wait is a futex on the wait word
+ *   GK_G0      an M's scheduler stack
+ *
+ * G states (g->status; who may change it)
+ *   IDLE     -> RUNNABLE  the creator, which owns the G alone
+ *   RUNNABLE -> RUNNING   the M that took it off a queue (a G is on one queue)
+ *   RUNNING  -> RUNNABLE  the G itself (yield); published by the next stack
+ *   RUNNING  -> WAITING   the G itself (park)
+ *   RUNNING  -> SYSCALL, SYSCALL -> RUNNING   the G itself, around blocking()
+ *   WAITING  -> RUNNABLE  whoever completes the wait (see the wait word)
+ *   RUNNING  -> DEAD      the G itself; the next stack puts it into the pool
+ *   DEAD     -> IDLE      whoever takes it from the pool
+ *
+ * The wait word (g->wake), the one place where waits and wake-ups meet
+ *   63..24 sequence number of the wait | 23..8 case index | 7..1 code | 0 PARKED
+ *   1. The owner starts a wait: wait_begin() stores seq+1, code 0, PARKED 0 and
+ *      gets the word back as its ticket. It may then publish the ticket: in
+ *      sudogs on any number of queues, in a timer, to a killer.
+ *   2. A waker claims it: CAS from (ticket, code 0, PARKED as it is) to
+ *      (ticket, code, index). One waker wins; a loser leaves the G alone. What
+ *      the waker hands over (sudog.val) is written before the claim.
+ *   3. After the owner's stack is left and its thread state is no longer in
+ *      use, the stack that runs next commits the park: fetch_or(PARKED).
+ *   4. The later of 2 and 3 makes the G runnable: the claimer if it saw PARKED,
+ *      else the committer, which then sees the code. So a wake-up at any moment
+ *      after 1 is kept, and a G is never resumed while its stack is in use.
+ *   5. The owner, running again, takes all its sudogs and its timer back before
+ *      it starts another wait; a late claim fails on the sequence number.
+ *   A G's memory is never returned while such a late claim may be under way:
+ *   a slot given back to the kernel reads as zeros, and its next sequence
+ *   numbers come from the G's id, which never repeats.
+ *
+ * Lock order (take left before right):
+ *   chan locks (several: by address) -> timers.lock -> dom.lock -> stackpool.lock
+ *   A claim's goready is called after the chan lock is released where possible;
+ *   it takes dom.lock only. No lock is ever held across a stack switch, and none
+ *   while the GIL is waited for.
+ *
+ * On a GIL build, all that only Python-domain code touches (object channels,
+ * Mutex and its kin, Goroutine handles) is guarded by the GIL: its `shared`
+ * flag is 0 and lock_if() does nothing.
+ */
+#ifndef GORT_RUNTIME_H
+#define GORT_RUNTIME_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "gort.h"
+#include "os.h"
+
+#ifndef GORT_DEBUG_LEVEL
+#define GORT_DEBUG_LEVEL 0
+#endif
+#if GORT_DEBUG_LEVEL > 0
+#define GASSERT(x) ((x) ? (void)0 : gort_throw("assertion failed: " #x))
+#else
+#define GASSERT(x) ((void)0)
+#endif
+
+#define likely(x) __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
+#define NOINLINE __attribute__((noinline))
+
+typedef struct G G;
+typedef struct M M;
+typedef struct P P;
+typedef struct Dom Dom;
+typedef struct sudog sudog;
+typedef struct waitq waitq;
+typedef struct timer timer;
+
+/* ---- G ---------------------------------------------------------------- */
+enum { G_IDLE = 0, G_RUNNABLE, G_RUNNING, G_SYSCALL, G_WAITING, G_DEAD };
+enum { GK_NONE = 0, GK_PYTHON, GK_NATIVE, GK_THREAD, GK_G0 };
+
+/* Why a G waits; gort_reasons[] has the texts, which are Go's. */
+enum {
+    R_NONE = 0, R_CHAN_RECV, R_CHAN_SEND, R_CHAN_RECV_NIL, R_CHAN_SEND_NIL,
+    R_SELECT, R_SELECT_NONE, R_SLEEP, R_MUTEX, R_RWMUTEX_R, R_RWMUTEX_W, R_COND,
+    R_WAITGROUP, R_SEMAPHORE, R_JOIN, R_IO, R_SYSTEM, R_COUNT_
+};
+extern const char *const gort_reasons[R_COUNT_];
+
+struct G {
+    void *sp;                   /* saved stack pointer while not running */
+    _Atomic uint64_t wake;      /* the wait word */
+    void *ts;                   /* PyThreadState, GK_PYTHON only */
+    void *handle;               /* PyObject of the Goroutine, a strong reference */
+    G *link;                    /* in a queue or a pool; owned by it */
+    Dom *dom;
+    M *m;                       /* the M that runs it, or ran it last */
+    M *lockedm;                 /* may run on this M only */
+    uint64_t id;
+    _Atomic uint8_t status;
+    uint8_t kind;
+    uint8_t reason;             /* R_*; read without a lock by dumps */
+    bool kill_pending;          /* GIL; GoroutineExit is due at the next wait */
+    bool system;                /* not counted, no deadlock of its own */
+    bool main;                  /* goroutine 1 */
+    uint8_t lock_depth;         /* nested lock_os_thread calls */
+    int64_t wait_since;         /* ns; 0: not taken, see park */
+    void (*fn)(void *);         /* GK_NATIVE: what it runs; GK_PYTHON: entry hook */
+    void *arg;
+    char *stack_lo, *stack_hi;  /* usable C stack */
+    char *ds_lo, *ds_hi;        /* GK_PYTHON: room for the first datastack chunk */
+#if GORT_SANITIZE_FIBERS
+    void *fiber;                /* TSan's fiber, or ASan's fake stack */
+#endif
+};
+
+/* ---- wait word -------------------------------------------------------- */
+#define WK_PARKED 1u
+#define WK_CODE(w) ((int)((w) >> 1 & 0x7f))
+#define WK_INDEX(w) ((int)((w) >> 8 & 0xffff))
+#define WK_SEQ(w) ((w) & ~(uint64_t)0xffffff)
+#define WK_MAKE(ticket, code, index) \
+    ((ticket) | (uint64_t)(code) << 1 | (uint64_t)(index) << 8)
+#define WK_DONE 0xffff          /* the context's done channel */
+#define WK_MAXINDEX 0xfffe
+enum { /* codes */
+    WC_NONE = 0, WC_OK, WC_CLOSED, WC_TIMEOUT, WC_KILL, WC_DEADLOCK, WC_INTR, WC_CTX, WC_NOMEM,
+};
+
+/* A G's place in one wait queue; lives on the waiter's stack. */
+struct sudog {
+    sudog *next, *prev;
+    waitq *q;                   /* the queue it is on, or NULL */
+    G *g;
+    uint64_t ticket;
+    uint64_t val;               /* the element, sent or received; waiter-specific */
+    uint16_t index;             /* reported with the claim */
+    uint8_t tag;                /* rwmutex: reader or writer */
+    gort_chan *c;               /* select */
+    int64_t n;                  /* semaphore: weight; mutex: since when */
+};
+struct waitq { sudog *first, *last; };
+
+/* What may end a wait besides its own event. */
+typedef struct waitopt {
+    int64_t deadline;           /* gort_now_ns() scale, or GORT_FOREVER */
+    gort_chan *done;            /* a context's done channel, or NULL */
+    bool python;                /* called with the GIL held */
+} waitopt;
+extern const waitopt wait_forever_native;
+
+/* ---- timers ----------------------------------------------------------- */
+/* Called by the M that runs the timers, without a lock, maybe without the GIL;
+ * the timer itself may be gone by then: only the copies are valid. */
+typedef void (*timerfn)(void *arg, uint64_t seq, int64_t now);
+struct timer {
+    int64_t when;
+    timerfn fn;
+    void *arg;
+    uint64_t seq;
+    P *p;                       /* whose heap holds it; timers.lock of that P */
+    int32_t pos;                /* index in the heap, -1: in none */
+    uint8_t kind;               /* TK_* */
+    int64_t period;             /* > 0: fires again and again */
+};
+enum { TK_WAIT = 0, TK_CHAN, TK_FUNC };
+typedef struct timers {
+    gmutex lock;
+    timer **heap;               /* 4-ary min-heap on when */
+    int32_t cap;
+    _Atomic int32_t n;
+    int32_t nchan;              /* how many are TK_CHAN */
+    _Atomic int64_t next;       /* heap[0]->when, or GORT_FOREVER */
+} timers;
+
+/* ---- P ---------------------------------------------------------------- */
+#define RUNQ_SIZE 256u
+enum { P_IDLE = 0, P_RUNNING, P_DEAD };
+struct P {
+    int id;
+    _Atomic int status;         /* dom.lock, but for relaxed reads */
+    Dom *dom;
+    M *_Atomic m;               /* owner; the owner, or dom.lock while idle */
+    P *link;                    /* idle list, dom.lock */
+    /* run queue: see runq.c */
+    _Atomic uint32_t runq_head;
+    _Atomic uint32_t runq_tail;
+    G *_Atomic runnext;
+    G *_Atomic runq[RUNQ_SIZE];
+    /* owner only */
+    uint32_t schedtick;         /* relaxed reads by sysmon */
+    uint32_t next_streak;       /* runnext taken this often in a row */
+    uint64_t timer_tsc;         /* cycle counter at the last look at the timers */
+    G *gfree;                   /* dead Gs, ready for reuse */
+    int32_t ngfree;
+    _Atomic int64_t created, ended; /* goroutines; owner writes, all read */
+    timers tm;
+};
+
+/* ---- M ---------------------------------------------------------------- */
+enum { C_NONE = 0, C_PARK, C_YIELD, C_DEAD, C_MOVE };
+struct M {
+    G *curg;                    /* the goroutine it runs, NULL on g0 */
+    P *p;                       /* GIL builds, Python domain: changed under the GIL */
+    void *ts;                   /* the PyThreadState attached, NULL: GIL not ours */
+    G *prev;                    /* what the last switch left, to be committed ... */
+    int commit;                 /* ... so (C_*) */
+    Dom *dom;
+    G *lockedg;                 /* runs nothing but this G */
+    P *nextp;                   /* handed over with the wake-up; dom.lock */
+    G *nextg;                   /* a G to run, without a P too; dom.lock */
+    M *link;                    /* idle list, dom.lock */
+    M *alllink;                 /* dom.lock; never removed */
+    bool spinning;
+    bool idle;                  /* on the idle list; dom.lock */
+    _Atomic uint32_t note;      /* futex: 1 = woken */
+    uint32_t rng;
+    uint32_t id;
+    pthread_t thread;
+    _Atomic int tid;
+    G g0;
+};
+
+/* ---- the domain ------------------------------------------------------- */
+#define MAXPROCS 1024
+#define MAXMS 10000
+struct Dom {
+    int kind;                   /* GK_PYTHON or GK_NATIVE: what its Gs are */
+    gmutex lock;                /* guards what follows unless it is atomic */
+    P *_Atomic allp[MAXPROCS];  /* filled once, never freed */
+    _Atomic int nprocs;
+    int nallp;
+    P *pidle;
+    _Atomic int npidle;
+    _Atomic int nmspinning;
+    M *midle;
+    int nmidle, nm;
+    M *_Atomic allm;
+    G *runq_first, *runq_last;  /* global queue */
+    _Atomic int32_t runqsize;
+    G *gfree;                   /* global pool of dead Gs */
+    _Atomic int32_t ngfree;
+    _Atomic int64_t created;    /* by threads that own no P here */
+    M *timer_m;                 /* sleeps until timer_when on behalf of all */
+    _Atomic int64_t timer_when;
+    M *main_m;                  /* Python: the main thread's */
+    struct stackpool *stacks;
+};
+extern Dom gort_native, gort_python;
+
+/* ---- the seam to Python (pyctx.c registers it; NULL without Python) ---- */
+typedef struct pyhooks {
+    void (*swap)(M *m, G *to);    /* GIL held, m->ts attached: make it to->ts */
+    void (*attach)(M *m, G *to);  /* take the GIL with to->ts */
+    void (*detach)(M *m);         /* drop the GIL */
+    void *(*release)(bool endless); /* a plain thread is about to wait ... */
+    void (*acquire)(void *, bool);  /* ... and is back; both on its own ts */
+    int (*deadlock)(M *m);        /* nothing to run: 1 = somebody was readied,
+                                     0 = idle, -1 = look again soon */
+    bool (*signals)(void);        /* has a signal come in that Python must handle? */
+    void (*dump)(int fd, G *g);   /* async-signal-safe Python stack */
+    bool (*detached)(M *m);       /* GIL held by caller: is m's G in a call? */
+    void *(*gil_enter)(void);     /* sysmon: take the GIL on a state of its own */
+    void (*gil_leave)(void *);
+    void (*drop)(G *g);           /* free a dead G's thread state (GIL) */
+} pyhooks;
+extern const pyhooks *gort_py;
+
+/* ---- current M and G -------------------------------------------------- */
+/* Not inlined: a compiler may keep a thread-local's address across a switch. */
+M *getm(void);                  /* NULL in a plain OS thread */
+uint32_t gort_rand(uint32_t n); /* 0 .. n-1 */
+G *getg_waiter(bool python);    /* the G that stands for the caller in a wait */
+
+#define lock_if(c) do { if ((c)->shared) gmutex_lock(&(c)->lock); } while (0)
+#define unlock_if(c) do { if ((c)->shared) gmutex_unlock(&(c)->lock); } while (0)
+
+/* ---- sched.c ---------------------------------------------------------- */
+int gort_init(void);            /* idempotent; called by every public entry */
+int gort_init_python(const pyhooks *h, size_t ds_head, size_t ds_tail, void *ts);
+G *sched_pool_take(Dom *d);      /* a dead G with its stack, or NULL */
+G *g_new(Dom *d);               /* from the pool or fresh; NULL: no memory */
+void g_start(G *g);             /* IDLE -> RUNNABLE, into a run queue */
+void g_discard(G *g);           /* an IDLE G that is not to be started */
+_Noreturn void g_exit(void);    /* the running G is done */
+void g_ready(G *g);             /* WAITING -> RUNNABLE, after a claim */
+void g_yield(void);
+int sched_set_procs(Dom *d, int n);
+void sched_blocking_enter(G *g);/* GIL held: let others run while we block */
+void sched_blocking_exit(G *g);
+extern _Atomic bool sysmon_no_python;
+int64_t sched_ngo(Dom *d);
+void sched_kick(Dom *d, M *m);  /* wake it (NULL: any idle M) to look around */
+void sched_timer_added(P *p, int64_t when);
+bool sched_busy(Dom *d, M *me); /* an M but me runs a G, or has one to run */
+void sched_inject(Dom *d, G *g);
+extern _Atomic int64_t gort_coarse_ns;  /* the time, some 10 ms old at most */
+extern G *gort_main_g;
+
+/* ---- wait.c ----------------------------------------------------------- */
+uint64_t wait_begin(G *g);
+/* 0: lost; 1: claimed; 2: claimed, and the caller must g_ready(g). */
+int wait_claim(G *g, uint64_t ticket, int code, int index);
+/* Park until claimed; returns the wait word. */
+uint64_t wait_park(G *g, uint64_t ticket, int reason, const waitopt *o);
+int wait_error(int code);       /* WC_* to GORT_E* */
+static inline bool wait_wake(G *g, uint64_t ticket, int code, int index)
+{
+    int r = wait_claim(g, ticket, code, index);
+    if (r == 2) g_ready(g);
+    return r != 0;
+}
+/* End any wait g is in now with this code; false if it is in none. */
+bool wait_interrupt(G *g, int code);
+void waitq_push(waitq *q, sudog *s);
+void waitq_push_front(waitq *q, sudog *s);
+void waitq_remove(sudog *s);
+/* Claim the first waiter that still waits, handing it v / taking its value; false:
+ * there is none. *ready: whom the caller must g_ready(), after it unlocked. The
+ * queue's lock is held. */
+bool waitq_give(waitq *q, uint64_t v, int code, G **ready);
+bool waitq_take(waitq *q, uint64_t *v, int code, G **ready);
+
+/* ---- runq.c ----------------------------------------------------------- */
+void runq_put(P *p, G *g, bool next);
+G *runq_get(P *p);
+G *runq_steal(P *thief, P *victim, bool steal_next);
+bool runq_empty(P *p);
+void globq_put(Dom *d, G *g);           /* dom.lock held */
+G *globq_get(Dom *d, P *p, int max);    /* dom.lock held */
+
+/* ---- timer.c ---------------------------------------------------------- */
+int timer_add(timer *t, P *p, int64_t when);   /* 0 or GORT_ENOMEM */
+bool timer_del(timer *t);                      /* true: it was pending */
+P *timer_home(void);
+int64_t timers_run(P *p, int64_t now);         /* when the next is due */
+bool timers_hope(P *p);                        /* would one of them wake a G? */
+void timer_fire_chan(void *chan, uint64_t seq, int64_t now);
+
+/* ---- stack.c ---------------------------------------------------------- */
+struct stackpool *stackpool_new(size_t size, size_t ds_head, size_t ds_tail);
+G *stack_alloc(struct stackpool *sp);          /* a zeroed G with bounds set */
+void stack_free(struct stackpool *sp, G *g);   /* its pages go to the kernel */
+void stack_each(struct stackpool *sp, int (*fn)(G *, void *), void *arg);
+bool stack_guard_hit(struct stackpool *sp, const void *addr, G **g);
+size_t stack_size(const struct stackpool *sp);
+extern size_t gort_stack_bytes;
+#if defined(__x86_64__) || defined(__aarch64__)
+void gort_switch(void **save_sp, void *load_sp);
+void gort_g_tramp(void);
+#else
+#error "gort: this processor is not supported"
+#endif
+
+/* ---- fatal.c ---------------------------------------------------------- */
+_Noreturn void gort_throw(const char *msg);    /* broken invariant */
+_Noreturn void gort_fatal(const char *fmt, ...);
+void fatal_install(void);                      /* SIGSEGV and SIGBUS */
+void fatal_altstack(void);                     /* for the calling thread */
+void fatal_print_goroutines(int fd);
+const char *g_status_name(G *g);
+
+/* ---- chan.c, select.c: words instead of addresses ---------------------- */
+struct gort_chan {
+    gmutex lock;                /* guards all but the constants, if shared */
+    uint8_t shared, dtype, closed, timer; /* constants but closed (atomic read) */
+    _Atomic uint32_t refs;
+    size_t cap, count, sendx, recvx;
+    waitq recvq, sendq;
+    uint64_t tseq;              /* a timer's: firings of another number are stale */
+    void *buf;                  /* cap elements */
+};
+int chan_send(gort_chan *c, uint64_t v, bool block, const waitopt *o);
+int chan_recv(gort_chan *c, uint64_t *v, bool block, const waitopt *o);
+int chan_nil_wait(int reason, const waitopt *o);
+typedef struct scase { gort_chan *c; uint64_t val; uint8_t dir; } scase;
+/* The index, or an error. *ok: 0 = closed. GORT_EAGAIN with block = false. */
+int select_go(const scase *cases, int n, bool block, const waitopt *o, uint64_t *val, int *ok);
+int chan_send_locked(gort_chan *c, uint64_t v, G **ready);
+int chan_recv_locked(gort_chan *c, uint64_t *v, G **ready);
+void wait_done_push(gort_chan *done, sudog *ds, G *g, uint64_t ticket);
+bool wait_done_pop(gort_chan *done, sudog *ds, uint64_t w);
+/* Wait on queue q (guarded by l if shared; held, and released here) and maybe
+ * on o->done. Returns W_*; s->val is what the waker left. */
+int wait_on(waitq *q, sudog *s, G *g, gmutex *l, bool shared, int reason, const waitopt *o, bool front);
+
+/* ---- sema.c ----------------------------------------------------------- */
+typedef struct gort_mutex { gmutex lock; bool shared, locked, starving, woken; waitq q; } gort_mutex;
+typedef struct gort_rwmutex {
+    gmutex lock; bool shared, writer; int32_t waiting_writers; int64_t readers; waitq q;
+} gort_rwmutex;
+struct gort_wg { gmutex lock; bool shared; int64_t n; waitq q; };
+typedef struct gort_sema { gmutex lock; bool shared; int64_t size, cur; waitq q; } gort_sema;
+typedef struct gort_event_q { gmutex lock; bool shared; waitq q; } gort_notify;
+int mutex_lock(gort_mutex *m, bool block, const waitopt *o);
+int mutex_unlock(gort_mutex *m);
+int rwmutex_rlock(gort_rwmutex *m, bool block, const waitopt *o);
+int rwmutex_runlock(gort_rwmutex *m);
+int rwmutex_lock(gort_rwmutex *m, bool block, const waitopt *o);
+int rwmutex_unlock(gort_rwmutex *m);
+int wg_add(gort_wg *w, int64_t n);
+int wg_wait(gort_wg *w, const waitopt *o);
+int sema_acquire(gort_sema *s, int64_t n, bool block, const waitopt *o);
+int sema_release(gort_sema *s, int64_t n);
+int notify_wait(gort_notify *n, int reason, const waitopt *o); /* entered locked */
+void notify_wake(gort_notify *n, bool all);
+
+/* ---- native.c ---------------------------------------------------------- */
+typedef struct native_job {
+    void (*fn)(void *);
+    void *arg;
+    gort_notify n;              /* its lock guards done too */
+    bool done;
+    _Atomic uint64_t id;
+    _Atomic int refs;
+} native_job;
+native_job *job_start(void (*fn)(void *), void *arg);
+int job_join(native_job *j, const waitopt *o);
+bool job_done(native_job *j);
+void job_unref(native_job *j);
+int sleep_until(int64_t when, const waitopt *o);
+
+/* ---- config.c --------------------------------------------------------- */
+int64_t config_int(const char *env, int64_t dflt, int64_t min, int64_t max);
+int64_t config_size(const char *env, int64_t dflt, int64_t min, int64_t max);
+int64_t config_debug(const char *key, int64_t dflt);
+void gort_warn(const char *msg);
+
+static inline uint64_t cycles(void)
+{
+#if defined(__x86_64__)
+    return __builtin_ia32_rdtsc();
+#else
+    uint64_t v;
+    __asm__ volatile("mrs %0, cntvct_el0" : "=r"(v));
+    return v;
+#endif
+}
+static inline uint32_t fastrand(M *m)
+{   /* xorshift32, Marsaglia 2003 */
+    uint32_t x = m->rng;
+    x ^= x << 13; x ^= x >> 17; x ^= x << 5;
+    return m->rng = x;
+}
+#endif

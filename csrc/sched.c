@@ -1,0 +1,679 @@
+/* sched.c - the scheduler: switch, park, ready, find the next goroutine.
+ *
+ * After Go's proc.go, in its vocabulary. What is different, and why:
+ *   - A goroutine that parks switches straight to the next one on its P's queue;
+ *     g0 runs only when the queue is empty or something else is due.
+ *   - A park is committed by the stack that runs next (after_switch); until then
+ *     nobody may run the parked G. The wait word (runtime.h) keeps wake-ups.
+ *   - An M may run a G without owning a P: a Python goroutine whose P was handed
+ *     off while it sat in a C call, or that asked for it (blocking). It may call
+ *     anything; when it parks, the M finds itself without a P and goes idle.
+ *
+ * Ms, Ps and their hand-over are in proc.c; the watching thread is in sysmon.c.
+ *
+ * Wake-up of idle Ms, "submit, then look": a submitter puts work on a queue,
+ * fences, and looks at npidle/nmspinning; an M that goes idle announces it,
+ * fences, and looks at all queues again. One of the two sees the other (Go's
+ * "worker thread parking/unparking"). A domain with one P needs none of it: its
+ * owner is awake, or the P is idle and the work is injected under dom.lock.
+ *
+ * Ownership: M fields belong to the thread of that M unless runtime.h says
+ * otherwise; P fields to the M that owns the P.
+ */
+#define _GNU_SOURCE
+#include "runtime.h"
+#include "schedint.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__SANITIZE_THREAD__)
+#include <sanitizer/tsan_interface.h>
+#elif defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/common_interface_defs.h>
+#endif
+
+#define SCHED_TICK 61u          /* look at the global queue every so often (Go) */
+#ifdef __x86_64__
+#define TIMER_CYCLES 60000u     /* look at the clock this often: 15 to 60 us */
+#else
+#define TIMER_CYCLES 1000u
+#endif
+#define GFREE_LOCAL 64          /* dead Gs a P keeps for itself (multi-P domains) */
+#define GFREE_MAX 16384         /* dead Gs a domain keeps with their stacks */
+
+Dom gort_native = { .kind = GK_NATIVE }, gort_python = { .kind = GK_PYTHON };
+const pyhooks *gort_py;
+G *gort_main_g;
+static _Atomic uint64_t next_goid = 1;
+
+/* ---- current M -------------------------------------------------------- */
+static __thread M *tls_m;
+static __thread G *tls_waiter;
+static gmutex waiters_lock;
+static G *waiters_free;         /* records of threads that ended; never freed */
+static pthread_key_t waiter_key;
+
+NOINLINE M *getm(void) { return tls_m; }
+void sched_set_m(M *m) { tls_m = m; }
+
+static void waiter_release(void *p)
+{
+    G *g = p;
+    gmutex_lock(&waiters_lock);
+    g->link = waiters_free;
+    waiters_free = g;
+    gmutex_unlock(&waiters_lock);
+}
+void sched_init_waiters(void) { pthread_key_create(&waiter_key, waiter_release); }
+
+/* The record that waits for a plain OS thread. Late claimers may still look at
+ * it when the thread is gone, so records are reused, not freed. */
+static NOINLINE G *thread_waiter(void)
+{
+    G *g = tls_waiter;
+    if (likely(g != NULL)) return g;
+    gort_init();
+    gmutex_lock(&waiters_lock);
+    if ((g = waiters_free)) waiters_free = g->link;
+    gmutex_unlock(&waiters_lock);
+    if (!g) {
+        if (!(g = calloc(1, sizeof *g))) gort_fatal("out of memory (a thread's wait record)");
+        g->kind = GK_THREAD;
+        g->status = G_RUNNING;
+        atomic_store(&g->wake, (uint64_t)1 << 24);
+    }
+    pthread_setspecific(waiter_key, g);
+    return tls_waiter = g;
+}
+
+/* With python, the caller holds the GIL: a Python goroutine parks. Without it,
+ * it may be C code that a Python goroutine called with the GIL released: then
+ * its thread waits, as in any other blocking C call. */
+G *getg_waiter(bool python)
+{
+    M *m = getm();
+    if (likely(m && m->curg) && (python || m->curg->kind == GK_NATIVE)) return m->curg;
+    return thread_waiter();
+}
+
+uint32_t gort_rand(uint32_t n)
+{
+    static __thread uint32_t seed;
+    uint32_t x = seed;
+    if (unlikely(!x)) x = (uint32_t)(uintptr_t)&seed ^ (uint32_t)cycles() ^ 0x9e3779b9u;
+    if (!x) x = 1;
+    x ^= x << 13;
+    x ^= x >> 17;
+    x ^= x << 5;
+    seed = x;
+    return (uint32_t)((uint64_t)x * n >> 32);
+}
+
+/* ---- making and freeing Gs -------------------------------------------- */
+#if defined(__SANITIZE_THREAD__)
+static void fiber_new(G *g) { if (!g->fiber) g->fiber = __tsan_create_fiber(0); }
+static void fiber_end(G *g) { __tsan_destroy_fiber(g->fiber); g->fiber = NULL; }
+#elif GORT_SANITIZE_FIBERS
+static void fiber_new(G *g) { g->fiber = NULL; }
+static void fiber_end(G *g) { (void)g; }
+#else
+static void fiber_new(G *g) { (void)g; }
+static void fiber_end(G *g) { (void)g; }
+#endif
+
+static P *own_p(Dom *d)
+{
+    M *m = getm();
+    return m && m->dom == d ? m->p : NULL;
+}
+
+static G *gfree_take(Dom *d, P *p)
+{
+    if (p && !p->gfree && atomic_load_explicit(&d->ngfree, memory_order_relaxed) > 0) {
+        gmutex_lock(&d->lock); /* fetch half a P's share */
+        for (int i = 0; i < GFREE_LOCAL / 2 && d->gfree; i++) {
+            G *g = d->gfree;
+            d->gfree = g->link;
+            atomic_fetch_sub(&d->ngfree, 1);
+            g->link = p->gfree;
+            p->gfree = g;
+            p->ngfree++;
+        }
+        gmutex_unlock(&d->lock);
+    }
+    G *g = NULL;
+    if (p) {
+        if (!(g = p->gfree)) return NULL;
+        p->gfree = g->link;
+        p->ngfree--;
+    } else if (atomic_load_explicit(&d->ngfree, memory_order_relaxed) > 0) {
+        gmutex_lock(&d->lock);
+        if ((g = d->gfree)) {
+            d->gfree = g->link;
+            atomic_fetch_sub(&d->ngfree, 1);
+        }
+        gmutex_unlock(&d->lock);
+    }
+    return g;
+}
+
+/* The pools are full: give g's memory back. For Python Gs the GIL is held. */
+static void g_drop(G *g)
+{
+    Dom *d = g->dom;
+    if (g->ts) gort_py->drop(g);
+    fiber_end(g);
+    stack_free(d->stacks, g);
+}
+
+G *sched_pool_take(Dom *d) { return gfree_take(d, own_p(d)); }
+
+static void gfree_put(Dom *d, P *p, G *g)
+{
+    if (p && (d->kind == GK_PYTHON ? p->ngfree < GFREE_MAX : p->ngfree < GFREE_LOCAL)) {
+        g->link = p->gfree;
+        p->gfree = g;
+        p->ngfree++;
+        return;
+    }
+    G *drop = NULL;
+    gmutex_lock(&d->lock);
+    for (G *next; g; g = next) { /* g, and with a full local pool half of that */
+        next = p && d->kind != GK_PYTHON && p->ngfree > GFREE_LOCAL / 2 ? p->gfree : NULL;
+        if (next) {
+            p->gfree = next->link;
+            p->ngfree--;
+        }
+        bool full = atomic_load_explicit(&d->ngfree, memory_order_relaxed) >= GFREE_MAX;
+        G **to = full ? &drop : &d->gfree;
+        g->link = *to;
+        *to = g;
+        if (!full) atomic_fetch_add(&d->ngfree, 1);
+    }
+    gmutex_unlock(&d->lock);
+    for (G *next; drop; drop = next) {
+        next = drop->link;
+        g_drop(drop);
+    }
+}
+
+/* What the first switch to a stack finds: zeroed registers and where to go. */
+static void *fresh_stack(char *hi, void (*tramp)(void))
+{
+    uintptr_t *sp = (uintptr_t *)(void *)((uintptr_t)hi & ~(uintptr_t)15);
+#if defined(__x86_64__)
+    *--sp = (uintptr_t)tramp; /* leaves the stack aligned for tramp's call */
+    for (int i = 0; i < 6; i++) *--sp = 0;
+#else
+    sp -= 20;
+    memset(sp, 0, 160);
+    sp[1] = (uintptr_t)tramp;
+#endif
+    return sp;
+}
+
+G *g_new(Dom *d)
+{
+    G *g = gfree_take(d, own_p(d));
+    if (unlikely(!g)) {
+        if (!(g = stack_alloc(d->stacks))) return NULL;
+        g->kind = (uint8_t)d->kind;
+        g->dom = d;
+        g->id = atomic_fetch_add_explicit(&next_goid, 1, memory_order_relaxed);
+        atomic_store_explicit(&g->wake, g->id << 24, memory_order_relaxed);
+    } else {
+        g->id = atomic_fetch_add_explicit(&next_goid, 1, memory_order_relaxed);
+    }
+    fiber_new(g);
+    g->sp = fresh_stack(g->stack_hi, gort_g_tramp);
+    g->m = NULL;
+    g->reason = R_NONE;
+    atomic_store_explicit(&g->status, G_IDLE, memory_order_relaxed);
+    return g;
+}
+
+static void count_created(Dom *d, P *p)
+{
+    if (p) {
+        int64_t n = atomic_load_explicit(&p->created, memory_order_relaxed);
+        atomic_store_explicit(&p->created, n + 1, memory_order_relaxed);
+    } else {
+        atomic_fetch_add_explicit(&d->created, 1, memory_order_relaxed);
+    }
+}
+
+static void count_ended(Dom *d, P *p)
+{
+    if (p) {
+        int64_t n = atomic_load_explicit(&p->ended, memory_order_relaxed);
+        atomic_store_explicit(&p->ended, n + 1, memory_order_relaxed);
+    } else {
+        atomic_fetch_sub_explicit(&d->created, 1, memory_order_relaxed);
+    }
+}
+
+int64_t sched_ngo(Dom *d)
+{
+    int64_t n = atomic_load(&d->created);
+    for (int i = 0; i < d->nallp; i++) {
+        P *p = atomic_load(&d->allp[i]);
+        n += atomic_load(&p->created) - atomic_load(&p->ended);
+    }
+    return n;
+}
+
+void g_discard(G *g)
+{
+    atomic_store_explicit(&g->status, G_DEAD, memory_order_relaxed);
+    gfree_put(g->dom, own_p(g->dom), g);
+}
+
+/* ---- submitting work --------------------------------------------------- */
+/* From outside g's domain, or without a P: through the global queue. */
+void sched_inject(Dom *d, G *g)
+{
+    gmutex_lock(&d->lock);
+    globq_put(d, g);
+    P *p = pidle_get(d);
+    gmutex_unlock(&d->lock);
+    if (p) m_start(d, p, false);
+}
+
+static void submit(G *g, bool next)
+{
+    Dom *d = g->dom;
+    P *p = own_p(d);
+    if (unlikely(!p)) {
+        sched_inject(d, g);
+        return;
+    }
+    runq_put(p, g, next);
+    if (atomic_load_explicit(&d->nprocs, memory_order_relaxed) > 1) sched_wakep(d);
+}
+
+void g_start(G *g)
+{
+    GASSERT(atomic_load(&g->status) == G_IDLE);
+    if (!g->system) count_created(g->dom, own_p(g->dom));
+    atomic_store_explicit(&g->status, G_RUNNABLE, memory_order_relaxed);
+    submit(g, true);
+}
+
+void g_ready(G *g)
+{
+    if (unlikely(g->kind == GK_THREAD)) {
+        os_futex_wake((_Atomic uint32_t *)(void *)&g->wake, 1);
+        return;
+    }
+    GASSERT(atomic_load(&g->status) == G_WAITING);
+    atomic_store_explicit(&g->status, G_RUNNABLE, memory_order_relaxed);
+    submit(g, true);
+}
+
+/* An idle P and no M that looks for work: start one (Go's wakep). */
+void sched_wakep(Dom *d)
+{
+    atomic_thread_fence(memory_order_seq_cst); /* pairs with the one in find_runnable */
+    if (atomic_load_explicit(&d->npidle, memory_order_relaxed) == 0) return;
+    int zero = 0;
+    if (atomic_load_explicit(&d->nmspinning, memory_order_relaxed) != 0 ||
+        !atomic_compare_exchange_strong(&d->nmspinning, &zero, 1))
+        return;
+    gmutex_lock(&d->lock);
+    P *p = pidle_get(d);
+    gmutex_unlock(&d->lock);
+    if (p) m_start(d, p, true);
+    else atomic_fetch_sub(&d->nmspinning, 1);
+}
+
+/* ---- switching --------------------------------------------------------- */
+static void commit(M *m, G *prev, int how)
+{
+    switch (how) {
+    case C_PARK:
+        if (WK_CODE(atomic_fetch_or_explicit(&prev->wake, WK_PARKED, memory_order_acq_rel))) g_ready(prev);
+        break;
+    case C_YIELD:
+        if (m->p) runq_put(m->p, prev, false);
+        else sched_inject(m->dom, prev);
+        break;
+    case C_DEAD:
+        fiber_end(prev);
+        gfree_put(m->dom, m->p, prev);
+        break;
+    case C_MOVE:
+        m_run_without_p(m->dom, prev);
+        break;
+    }
+}
+
+/* On the new stack: attach its thread state, then let go of the previous G. */
+static NOINLINE void after_switch(void)
+{
+    M *m = tls_m;
+    G *g = m->curg;
+#if defined(__SANITIZE_ADDRESS__)
+    __sanitizer_finish_switch_fiber(g ? g->fiber : m->g0.fiber, NULL, NULL);
+#endif
+    if (g && m->ts != g->ts) {
+        if (m->ts) gort_py->swap(m, g);
+        else gort_py->attach(m, g);
+        m = tls_m;
+    }
+    G *prev = m->prev;
+    int how = m->commit;
+    m->prev = NULL;
+    m->commit = C_NONE;
+    if (how) commit(m, prev, how);
+}
+
+static void switch_to(M *m, G *from, G *to, int how)
+{
+    m->prev = from;
+    m->commit = how;
+    if (to == &m->g0) {
+        m->curg = NULL;
+    } else {
+        GASSERT(atomic_load(&to->status) == G_RUNNABLE);
+        m->curg = to;
+        to->m = m;
+        atomic_store_explicit(&to->status, G_RUNNING, memory_order_relaxed);
+    }
+#if defined(__SANITIZE_THREAD__)
+    __tsan_switch_to_fiber(to->fiber, 0);
+#elif defined(__SANITIZE_ADDRESS__)
+    __sanitizer_start_switch_fiber(how == C_DEAD ? NULL : &from->fiber, to->stack_lo,
+                                   (size_t)(to->stack_hi - to->stack_lo));
+#endif
+    gort_switch(&from->sp, to->sp);
+    after_switch();
+}
+
+static inline bool timers_look(P *p)
+{
+    if (likely(atomic_load_explicit(&p->tm.n, memory_order_relaxed) == 0)) return false;
+    return cycles() - p->timer_tsc > TIMER_CYCLES;
+}
+
+/* Leave the running g: straight to the next one, or to g0. */
+static void leave(M *m, G *g, int how)
+{
+    P *p = m->p;
+    G *to = NULL;
+    if (likely(p && !m->lockedg)) {
+        if (likely(++p->schedtick % SCHED_TICK != 0 && !timers_look(p))) {
+            to = runq_get(p);
+            if (to && unlikely(to->lockedm && to->lockedm != m)) {
+                runq_put(p, to, true);
+                to = NULL;
+            }
+        }
+    }
+    switch_to(m, g, to ? to : &m->g0, how);
+}
+
+void sched_park(G *g)
+{
+    M *m = getm();
+    GASSERT(m->curg == g);
+    leave(m, g, C_PARK);
+}
+
+void g_yield(void)
+{
+    M *m = getm();
+    if (!m || !m->curg) {
+        os_yield_cpu();
+        return;
+    }
+    P *p = m->p;
+    G *g = m->curg;
+    if (p && atomic_load_explicit(&m->dom->runqsize, memory_order_relaxed) == 0 && runq_empty(p) &&
+        !timers_look(p))
+        return;
+    atomic_store_explicit(&g->status, G_RUNNABLE, memory_order_relaxed);
+    leave(m, g, C_YIELD);
+}
+
+void sched_move(G *g) /* go on on an M that owns no P */
+{
+    atomic_store_explicit(&g->status, G_RUNNABLE, memory_order_relaxed);
+    leave(getm(), g, C_MOVE);
+}
+
+void sched_rejoin(G *g) /* on an M without a P: queue up for one */
+{
+    leave(getm(), g, C_YIELD);
+}
+
+_Noreturn void g_exit(void)
+{
+    M *m = getm();
+    G *g = m->curg;
+    if (!g->system) count_ended(m->dom, m->p);
+    g->lockedm = NULL;
+    if (unlikely(m->lockedg == g)) m->lockedg = NULL;
+    g->lock_depth = 0;
+    g->system = false;
+    g->kill_pending = false;
+    atomic_store_explicit(&g->status, G_DEAD, memory_order_relaxed);
+    leave(m, g, C_DEAD);
+    gort_throw("g_exit: a dead goroutine was resumed");
+}
+
+/* The first C function on a goroutine's stack; called by gort_g_tramp. */
+_Noreturn void g_entry(void)
+{
+    after_switch();
+    G *g = getm()->curg;
+    g->fn(g->arg);
+    g_exit();
+}
+
+/* ---- finding work ------------------------------------------------------ */
+static void run_all_timers(Dom *d, P *p, int64_t now)
+{
+    p->timer_tsc = cycles();
+    for (int i = 0; i < d->nallp; i++) {
+        P *q = atomic_load_explicit(&d->allp[i], memory_order_acquire);
+        if (atomic_load_explicit(&q->tm.next, memory_order_relaxed) <= now) timers_run(q, now);
+    }
+}
+
+static G *steal_work(M *m)
+{
+    Dom *d = m->dom;
+    int n = d->nallp;
+    for (int pass = 0; pass < 4; pass++) {
+        int start = (int)(fastrand(m) % (uint32_t)n);
+        for (int i = 0; i < n; i++) {
+            P *q = atomic_load(&d->allp[(start + i) % n]);
+            if (q == m->p) continue;
+            if (pass == 3) { /* last: its timers, and what it was about to run */
+                int64_t next = atomic_load(&q->tm.next);
+                if (next != GORT_FOREVER && next <= gort_now_ns()) {
+                    timers_run(q, gort_now_ns());
+                    G *g = runq_get(m->p);
+                    if (g) return g;
+                }
+                if (atomic_load_explicit(&q->status, memory_order_relaxed) == P_RUNNING &&
+                    atomic_load_explicit(&q->runnext, memory_order_relaxed))
+                    for (int k = 0; k < 60; k++) os_pause(); /* let it get there itself */
+            }
+            G *g = runq_steal(m->p, q, pass == 3);
+            if (g) return g;
+        }
+    }
+    return NULL;
+}
+
+static bool work_anywhere(Dom *d)
+{
+    if (atomic_load(&d->runqsize) > 0) return true;
+    int64_t now = 0;
+    for (int i = 0; i < d->nallp; i++) {
+        P *q = atomic_load(&d->allp[i]);
+        if (!runq_empty(q)) return true;
+        int64_t next = atomic_load(&q->tm.next);
+        if (next != GORT_FOREVER && next <= (now ? now : (now = gort_now_ns()))) return true;
+    }
+    return false;
+}
+
+static void stop_spinning(M *m)
+{
+    if (!m->spinning) return;
+    m->spinning = false;
+    atomic_fetch_sub(&m->dom->nmspinning, 1);
+}
+
+static G *globq_take(Dom *d, P *p, int max)
+{
+    if (atomic_load_explicit(&d->runqsize, memory_order_relaxed) == 0) return NULL;
+    gmutex_lock(&d->lock);
+    G *g = globq_get(d, p, max);
+    gmutex_unlock(&d->lock);
+    return g;
+}
+
+/* On g0: a runnable G. Blocks. May come back with m->p NULL and a G to run so. */
+static G *find_runnable(M *m)
+{
+    Dom *d = m->dom;
+    int recheck = 0;
+top:
+    if (unlikely(!m->p)) m_stop(m, recheck < 0);
+    if (unlikely(m->nextg != NULL)) {
+        gmutex_lock(&d->lock);
+        G *g = m->nextg;
+        m->nextg = NULL;
+        gmutex_unlock(&d->lock);
+        return g;
+    }
+    P *p = m->p;
+    if (unlikely(p->id >= atomic_load_explicit(&d->nprocs, memory_order_relaxed))) {
+        stop_spinning(m);
+        p_retire(m);
+        goto top;
+    }
+    G *g;
+    if (p->schedtick % SCHED_TICK == 0) {
+        run_all_timers(d, p, gort_now_ns());
+        if ((g = globq_take(d, p, 1))) return g;
+    } else if (atomic_load_explicit(&p->tm.n, memory_order_relaxed)) {
+        p->timer_tsc = cycles();
+        timers_run(p, gort_now_ns());
+    }
+    if ((g = runq_get(p))) return g;
+    if ((g = globq_take(d, p, 0))) return g;
+    int n = atomic_load(&d->nprocs);
+    if (d->nallp > 1 && (m->spinning || 2 * atomic_load(&d->nmspinning) < n - atomic_load(&d->npidle))) {
+        if (!m->spinning) {
+            m->spinning = true;
+            atomic_fetch_add(&d->nmspinning, 1);
+        }
+        if ((g = steal_work(m))) return g;
+        if (!runq_empty(p)) goto top; /* a timer it ran readied some */
+    }
+    if (d->kind == GK_PYTHON && !work_anywhere(d)) {
+        if ((recheck = gort_py->deadlock(m)) > 0) goto top;
+    }
+    /* Nothing: announce that this M is idle, then look once more. */
+    gmutex_lock(&d->lock);
+    if (atomic_load(&d->runqsize) > 0) {
+        gmutex_unlock(&d->lock);
+        goto top;
+    }
+    p_release(m);
+    gmutex_unlock(&d->lock);
+    bool was_spinning = m->spinning;
+    stop_spinning(m);
+    atomic_thread_fence(memory_order_seq_cst); /* pairs with the one in sched_wakep */
+    if (work_anywhere(d)) {
+        gmutex_lock(&d->lock);
+        P *q = pidle_get(d);
+        if (q) p_acquire(m, q);
+        gmutex_unlock(&d->lock);
+        if (q && was_spinning) {
+            m->spinning = true;
+            atomic_fetch_add(&d->nmspinning, 1);
+        }
+    }
+    goto top;
+}
+
+/* The scheduler loop of an M, on its g0. Each round runs one G; it comes back
+ * here when somebody switched to g0. */
+_Noreturn void sched_loop(M *m)
+{
+    Dom *d = m->dom;
+    for (;;) {
+        if (unlikely(m->lockedg != NULL)) {
+            m_stop_locked(m); /* until nextg is the locked one */
+        }
+        G *g = find_runnable(m);
+        if (m->spinning) {
+            stop_spinning(m);
+            if (atomic_load(&d->nprocs) > 1) sched_wakep(d);
+        }
+        if (unlikely(g->lockedm && g->lockedm != m)) {
+            m_start_locked(m, g);
+            continue;
+        }
+        if (m->p) m->p->schedtick++;
+        switch_to(m, &m->g0, g, C_NONE);
+    }
+}
+
+
+/* The calling thread becomes m, running g on the stack it has; m's scheduler
+ * gets a stack of its own. */
+int sched_adopt(M *m, G *g)
+{
+    size_t size = (size_t)256 << 10;
+    char *stk = os_reserve(size);
+    if (!stk) return GORT_ENOMEM;
+    os_guard(stk, os_page_size());
+    m->g0.stack_lo = stk + os_page_size();
+    m->g0.stack_hi = stk + size;
+    m->g0.sp = fresh_stack(m->g0.stack_hi, gort_g0_tramp);
+    fiber_new(&m->g0);
+#if defined(__SANITIZE_THREAD__)
+    g->fiber = __tsan_get_current_fiber();
+#endif
+    g->id = atomic_fetch_add(&next_goid, 1);
+    g->dom = m->dom;
+    g->m = m;
+    atomic_store(&g->wake, g->id << 24);
+    atomic_store(&g->status, G_RUNNING);
+    m->curg = g;
+    tls_m = m;
+    atomic_fetch_add(&m->dom->created, 1);
+    return 0;
+}
+
+void sched_g0_here(M *m)
+{
+    m->g0.m = m;
+#if defined(__SANITIZE_THREAD__)
+    m->g0.fiber = __tsan_get_current_fiber();
+#elif defined(__SANITIZE_ADDRESS__)
+    pthread_attr_t a;
+    void *lo = NULL;
+    size_t n = 0;
+    if (pthread_getattr_np(pthread_self(), &a) == 0) {
+        pthread_attr_getstack(&a, &lo, &n);
+        pthread_attr_destroy(&a);
+    }
+    m->g0.stack_lo = lo;
+    m->g0.stack_hi = (char *)lo + n;
+#endif
+}
+
+/* The first C function on M0's g0. */
+_Noreturn void g0_entry(void)
+{
+    after_switch();
+    sched_loop(getm());
+}

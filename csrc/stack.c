@@ -1,0 +1,146 @@
+/* stack.c - goroutine stacks: slabs of slots with guard pages, one page when shallow.
+ *
+ * A pool hands out slots of one size. A slot, from low to high addresses:
+ *
+ *   | guard page | C stack, grows down  ......  | G | datastack chunk ......... |
+ *                                   hot page:  [====================]
+ *
+ * The end of the C stack, the G and the first `ds_head` bytes of the datastack
+ * chunk (CPython's frames of this goroutine) share one page, the hot page, so a
+ * shallow parked goroutine keeps 4 KiB resident. The chunk goes on for `ds_tail`
+ * bytes on pages that stay untouched until Python's frames need them: it is as
+ * large as CPython's own chunk, and calls at its edge do not map and unmap
+ * memory again and again.
+ *
+ * Slabs of 64 MiB are reserved at once and never returned; the slots of dead
+ * goroutines are (stack_free), which keeps the address space and the guard.
+ *
+ * sp->lock guards the slab list's end and the free list. `used` and the list
+ * itself only grow, so walkers (dumps, the fault handler) read them without it.
+ */
+#include "runtime.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define SLAB_BYTES ((size_t)64 << 20)
+
+typedef struct slab {
+    struct slab *_Atomic next;
+    char *base;
+    size_t slots;
+    _Atomic size_t used;
+} slab;
+
+struct stackpool {
+    gmutex lock;
+    size_t size, ds_head, ds_tail;
+    slab *_Atomic first;
+    slab *last;
+    char **free;                /* slots given back: they read as zeros */
+    size_t nfree, capfree;
+};
+
+size_t gort_stack_bytes = (size_t)256 << 10;
+
+static size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
+
+struct stackpool *stackpool_new(size_t size, size_t ds_head, size_t ds_tail)
+{
+    struct stackpool *sp = calloc(1, sizeof *sp);
+    if (!sp) return NULL;
+    size_t page = os_page_size();
+    sp->ds_head = round_up(ds_head, 16);
+    sp->ds_tail = round_up(ds_tail, page);
+    sp->size = round_up(size, page) + sp->ds_tail;
+    /* Slots that divide 2 MiB evenly share page-table pages best. */
+    sp->size = round_up(sp->size, (size_t)64 << 10);
+    if (round_up(size, page) + sp->ds_tail > sp->size - page) sp->size = round_up(size + sp->ds_tail, page);
+    return sp;
+}
+
+size_t stack_size(const struct stackpool *sp) { return sp->size; }
+
+static G *slot_g(const struct stackpool *sp, char *slot)
+{
+    return (G *)(void *)(slot + sp->size - sp->ds_tail - sp->ds_head - round_up(sizeof(G), 64));
+}
+
+static char *slab_slot(struct stackpool *sp) /* sp->lock held */
+{
+    slab *s = sp->last;
+    if (!s || atomic_load_explicit(&s->used, memory_order_relaxed) == s->slots) {
+        size_t n = SLAB_BYTES / sp->size;
+        if (n < 1) n = 1;
+        slab *t = os_malloc(sizeof *t);
+        if (!t) return NULL;
+        if (!(t->base = os_reserve(n * sp->size))) {
+            free(t);
+            return NULL;
+        }
+        t->slots = n;
+        atomic_init(&t->next, NULL);
+        atomic_init(&t->used, 0);
+        if (s) atomic_store(&s->next, t);
+        else atomic_store(&sp->first, t);
+        sp->last = s = t;
+    }
+    size_t i = atomic_load_explicit(&s->used, memory_order_relaxed);
+    char *slot = s->base + i * sp->size;
+    if (os_guard(slot, os_page_size()) != 0) return NULL;
+    atomic_store_explicit(&s->used, i + 1, memory_order_release);
+    return slot;
+}
+
+G *stack_alloc(struct stackpool *sp)
+{
+    gmutex_lock(&sp->lock);
+    char *slot = sp->nfree ? sp->free[--sp->nfree] : slab_slot(sp);
+    gmutex_unlock(&sp->lock);
+    if (!slot) return NULL;
+    G *g = slot_g(sp, slot);
+    g->stack_lo = slot + os_page_size();
+    g->stack_hi = (char *)g;
+    g->ds_lo = (char *)g + round_up(sizeof(G), 64);
+    g->ds_hi = slot + sp->size;
+    return g;
+}
+
+void stack_free(struct stackpool *sp, G *g)
+{
+    char *slot = g->stack_lo - os_page_size();
+    os_discard(g->stack_lo, sp->size - os_page_size());
+    gmutex_lock(&sp->lock);
+    if (sp->nfree == sp->capfree) {
+        size_t cap = sp->capfree ? sp->capfree * 2 : 1024;
+        char **f = realloc(sp->free, cap * sizeof *f);
+        if (f) { sp->free = f; sp->capfree = cap; }
+    }
+    /* Without room to remember it the slot's address space is lost, no memory. */
+    if (sp->nfree < sp->capfree) sp->free[sp->nfree++] = slot;
+    gmutex_unlock(&sp->lock);
+}
+
+void stack_each(struct stackpool *sp, int (*fn)(G *, void *), void *arg)
+{
+    if (!sp) return;
+    for (slab *s = atomic_load(&sp->first); s; s = atomic_load(&s->next)) {
+        size_t n = atomic_load_explicit(&s->used, memory_order_acquire);
+        for (size_t i = 0; i < n; i++)
+            if (!fn(slot_g(sp, s->base + i * sp->size), arg)) return;
+    }
+}
+
+bool stack_guard_hit(struct stackpool *sp, const void *addr, G **g)
+{
+    if (!sp) return false;
+    for (slab *s = atomic_load(&sp->first); s; s = atomic_load(&s->next)) {
+        const char *a = addr;
+        if (a < s->base || a >= s->base + s->slots * sp->size) continue;
+        char *slot = s->base + (size_t)(a - s->base) / sp->size * sp->size;
+        if (a >= slot + os_page_size()) return false;
+        *g = slot_g(sp, slot);
+        return true;
+    }
+    return false;
+}

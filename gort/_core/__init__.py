@@ -1,0 +1,1 @@
+"""The extension module; see `_runtime.pyx`."""

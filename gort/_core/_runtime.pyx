@@ -1,0 +1,34 @@
+# cython: language_level=3, binding=False, boundscheck=False, wraparound=False
+# cython: initializedcheck=False, embedsignature=False, auto_pickle=False
+"""The extension module: thin bindings of the C runtime in csrc/.
+
+One translation unit, so that the classes call each other without attribute
+look-ups; a file per topic. The logic stays in csrc/. Users import `gort`,
+`gort.sync`, `gort.time`, ... which re-export what stands here.
+
+Everything here runs with the GIL held. A function that may park says so in its
+docstring; a parked goroutine may be resumed by another OS thread.
+"""
+cimport cython
+from cpython.exc cimport PyErr_SetObject
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
+from libc.string cimport memcpy, memset
+from gort._core.runtime cimport *
+
+import sys
+import threading as _threading
+import types as _types
+
+include "errors.pxi"
+include "waiting.pxi"
+include "g.pxi"
+include "chan.pxi"
+include "sync.pxi"
+include "atomic.pxi"
+include "time.pxi"
+include "native.pxi"
+include "life.pxi"
+
+_start_runtime()

@@ -1,0 +1,470 @@
+# g.pxi - goroutines: go(), the Goroutine handle, what Go's package runtime has.
+
+cdef extern from *:
+    """
+    /* The exception just raised, with its traceback, as an owned reference. */
+    static PyObject *gort_raised(void)
+    {
+    #if PY_VERSION_HEX >= 0x030C0000
+        return PyErr_GetRaisedException();
+    #else
+        PyObject *t, *v, *tb;
+        PyErr_Fetch(&t, &v, &tb);
+        PyErr_NormalizeException(&t, &v, &tb);
+        if (tb) PyException_SetTraceback(v, tb);
+        Py_XDECREF(t);
+        Py_XDECREF(tb);
+        return v;
+    #endif
+    }
+    static inline PyObject *gort_qualname(PyObject *fn)
+    {
+        PyObject *n = PyFunction_Check(fn) ? ((PyFunctionObject *)fn)->func_qualname : Py_None;
+        return Py_NewRef(n);
+    }
+    """
+    PyObject *gort_raised()
+    object gort_qualname(object fn)
+    PyObject *raw_call "PyObject_Call"(PyObject *fn, PyObject *args, PyObject *kwargs)
+    PyObject *raw_vectorcall "PyObject_Vectorcall"(PyObject *fn, PyObject *const *args, size_t n, PyObject *names)
+    PyObject *PyDict_GetItem(PyObject *d, PyObject *k)
+    Py_ssize_t Py_REFCNT(PyObject *o)
+
+cdef PyObject *threading_dict = <PyObject *>_threading.__dict__
+cdef object TRACE_HOOK = sys.intern("_trace_hook")
+cdef object PROFILE_HOOK = sys.intern("_profile_hook")
+cdef Goroutine main_goroutine
+
+
+@cython.freelist(256)
+@cython.final
+cdef class Goroutine:
+    """A handle of a goroutine; `go()` makes it."""
+    cdef G *g                       # NULL once it is done
+    cdef readonly object id
+    cdef object fn, args, kwargs    # until it starts
+    cdef object result, exc
+    cdef object _name
+    cdef WaitGroup wg
+    cdef gort_notify joiners        # GIL
+    cdef bint _done, seen
+    cdef object __weakref__
+
+    def __init__(self):
+        raise TypeError("a Goroutine is made by gort.go()")
+
+    @property
+    def name(self):
+        """The function's qualified name, or what was assigned."""
+        if self._name is None and self.fn is not None:
+            return getattr(self.fn, "__qualname__", type(self.fn).__qualname__)
+        return self._name
+
+    @name.setter
+    def name(self, value):
+        if not isinstance(value, str):
+            raise TypeError(f"name must be a str, not {value!r}")
+        self._name = value
+
+    @property
+    def done(self):
+        """Whether it has ended."""
+        return self._done
+
+    @property
+    def state(self):
+        """"runnable", "running", "waiting", "syscall" or "dead"."""
+        if self.g == NULL:
+            return "dead"
+        return (<bytes>g_status_name(self.g)).decode()
+
+    @property
+    def wait_reason(self):
+        """Go's words for what it waits for ("chan receive", ...), "" if it does not wait."""
+        if self.g == NULL or gort_status(self.g) != G_WAITING:
+            return ""
+        return (<bytes>gort_reasons[self.g.reason]).decode()
+
+    def join(self, timeout=None, *, ctx=None):
+        """Wait until it has ended; return its function's result or raise its exception.
+
+        None after `goexit()` or `kill()`. Raises TimeoutError after `timeout`
+        seconds, RuntimeError for the calling goroutine itself. May park.
+        """
+        cdef waitopt o
+        cdef int may, r
+        if not self._done:
+            if self.g == gort_curg():
+                raise RuntimeError("a goroutine cannot join itself")
+            may = wait_options(&o, timeout, ctx)
+            while not self._done:
+                if not may:
+                    not_in_time(ctx)
+                r = notify_wait(&self.joiners, R_JOIN, &o)
+                if r != GORT_OK:
+                    raise_wait(r, ctx)
+        if self.exc is not None:
+            self.seen = True
+            raise self.exc
+        return self.result
+
+    def kill(self):
+        """Raise GoroutineExit in it where it waits, or at its next wait if it runs.
+
+        Before it has started its body never runs. No effect on one that has
+        ended. Does not wait for the end: `join()` does.
+        """
+        if self.g == NULL or self._done:
+            return
+        self.g.kill_pending = True
+        wait_interrupt(self.g, WC_KILL)
+
+    def stack(self):
+        """Its Python stack, outermost first, as a traceback.StackSummary."""
+        import traceback
+        if self.g == NULL:
+            return traceback.StackSummary()
+        frame = pyctx_frame_or_none(self.g)
+        if frame is None:
+            return traceback.StackSummary()
+        return traceback.extract_stack(frame)
+
+    def __repr__(self):
+        return f"<Goroutine {self.id} {self.name!r} {self.state}>"
+
+    def __dealloc__(self):
+        if self.exc is not None and not self.seen:
+            report_unseen(self.id, self._name, self.exc)
+
+
+cdef void report_unseen(object id, object name, object exc) noexcept:
+    """A handle goes away with an exception nobody has seen: tell the hook, with a handle made anew."""
+    cdef Goroutine h
+    try:
+        h = Goroutine.__new__(Goroutine)
+        h.id = id
+        h._name = name
+        h._done = h.seen = True
+        h.exc = exc
+        call_excepthook(h, exc)
+    except BaseException as e:
+        sys.unraisablehook(_Unraisable(e))
+
+
+class _Unraisable:
+    def __init__(self, exc):
+        self.exc_type, self.exc_value, self.exc_traceback = type(exc), exc, exc.__traceback__
+        self.err_msg, self.object = "Exception ignored in gort.excepthook", None
+
+
+cdef void call_excepthook(Goroutine g, object exc) noexcept:
+    try:
+        import gort
+        gort.excepthook(g, exc)
+    except BaseException as e:
+        sys.unraisablehook(_Unraisable(e))
+
+
+def excepthook(goroutine, exc):
+    """Print the traceback of `exc` under `panic in goroutine N` to stderr; the program goes on.
+
+    Assign another function to `gort.excepthook` to replace it. With
+    GORT_PANIC=crash it ends the process as Go does, with status 2. SystemExit
+    is passed over, as `threading.excepthook` does.
+    """
+    import os, traceback
+    if isinstance(exc, SystemExit):
+        return
+    err = sys.stderr
+    if err is not None:
+        text = "".join(traceback.format_exception(type(exc), exc, exc.__traceback__))
+        err.write(f"panic in goroutine {goroutine.id} ({goroutine.name}):\n{text}")
+        err.flush()
+    if os.environ.get("GORT_PANIC") == "crash":
+        if err is not None:
+            err.write("\n" + stack(all=True))
+            err.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        os._exit(2)
+
+
+# ---- a goroutine's life ------------------------------------------------------
+cdef int install_hooks() except -1:
+    """As threading.Thread does: debuggers and coverage see new goroutines."""
+    cdef PyObject *hook = PyDict_GetItem(threading_dict, <PyObject *>TRACE_HOOK)
+    if hook != NULL and <object>hook is not None:
+        sys.settrace(<object>hook)
+    hook = PyDict_GetItem(threading_dict, <PyObject *>PROFILE_HOOK)
+    if hook != NULL and <object>hook is not None:
+        sys.setprofile(<object>hook)
+    return 0
+
+
+cdef void finish(Goroutine self, PyObject *res, PyObject *exc) noexcept:
+    if res != NULL:
+        self.result = <object>res
+        Py_DECREF(<object>res)
+    elif exc != NULL:
+        e = <object>exc
+        Py_DECREF(e)
+        if isinstance(e, KeyboardInterrupt):
+            interrupt_main(e)
+        elif not isinstance(e, GoroutineExit):
+            self.exc = e
+            # ours and the runtime's reference: nobody else will ever ask
+            if Py_REFCNT(<PyObject *>self) <= 2:
+                self.seen = True
+                call_excepthook(self, e)
+            else:
+                unseen.add(self)
+    self._done = True
+    if self.wg is not None:
+        wg_add(&self.wg.w, -1)
+        self.wg = None
+    self.g.handle = NULL
+    self.g = NULL
+    notify_wake(&self.joiners, True)
+    Py_DECREF(self)  # the runtime's
+
+
+cdef void body(void *arg) noexcept:
+    cdef Goroutine self = <Goroutine>arg
+    cdef PyObject *res = NULL
+    cdef PyObject *exc = NULL
+    fn, args, kwargs = self.fn, self.args, self.kwargs
+    self.fn = self.args = self.kwargs = None
+    if not self.g.kill_pending:
+        try:
+            install_hooks()
+        except BaseException as e:
+            sys.unraisablehook(_Unraisable(e))
+        if kwargs is None:
+            res = raw_call(<PyObject *>fn, <PyObject *>args, NULL)
+        else:
+            res = raw_call(<PyObject *>fn, <PyObject *>args, <PyObject *>kwargs)
+        if res == NULL:
+            exc = gort_raised()
+    fn = args = kwargs = None
+    finish(self, res, exc)
+
+
+cdef void g_main(void *arg) noexcept:
+    cdef G *g = (<Goroutine>arg).g
+    body(arg)
+    pyctx_dead(g)
+
+
+cdef Goroutine spawn(object fn, object args, object kwargs, WaitGroup wg):
+    if not callable(fn):
+        raise TypeError(f"go() needs a callable, not {fn!r}")
+    cdef Goroutine self = Goroutine.__new__(Goroutine)
+    cdef G *g = g_new(&gort_python)
+    if g == NULL:
+        raise MemoryError("gort: no memory for a goroutine's stack")
+    try:
+        pyctx_g_init(g)
+    except BaseException:
+        g_discard(g)
+        raise
+    self.g = g
+    self.id = g.id
+    self.fn = fn
+    self.args = args
+    self.kwargs = kwargs
+    self.wg = wg
+    self._name = gort_qualname(fn)
+    g.fn = g_main
+    g.arg = <void *>self
+    g.handle = <void *>self
+    Py_INCREF(self)
+    g_start(g)
+    return self
+
+
+def go(fn, /, *args, **kwargs):
+    """Start `fn(*args, **kwargs)` as a goroutine and return its handle. Does not park.
+
+    Raises TypeError if `fn` is not callable, MemoryError if there is no room
+    for its stack. From any thread.
+    """
+    return spawn(fn, args, kwargs if kwargs else None, None)
+
+
+cdef Goroutine running():
+    """The calling goroutine, or None in a plain OS thread."""
+    cdef G *g = gort_curg()
+    if g == NULL or g.handle == NULL:
+        return None
+    return <Goroutine>g.handle
+
+
+def current():
+    """The calling goroutine's handle; None in a plain OS thread."""
+    return running()
+
+
+def num_goroutine():
+    """How many Python goroutines there are, the main one included."""
+    return sched_ngo(&gort_python)
+
+
+def num_cpu():
+    """How many CPUs this process may use."""
+    return os_ncpu()
+
+
+def gomaxprocs(n=None):
+    """The number of Ps of the native domain; with `n` (an int), set it and return the previous.
+
+    `n` below 1 changes nothing. On a GIL build the Python domain has one P.
+    """
+    if n is None:
+        return gort_maxprocs(0)
+    if not isinstance(n, int):
+        raise TypeError(f"n must be an int or None, not {n!r}")
+    r = gort_maxprocs(max(0, min(n, 1024)))
+    if r < 0:
+        raise MemoryError("gort: no memory for more Ps")
+    return r
+
+
+cdef int check_kill() except -1:
+    cdef G *g = gort_curg()
+    if g != NULL and g.kill_pending:
+        raise_wait(GORT_EKILLED, None)
+    main_signals()
+    return 0
+
+
+def gosched():
+    """Let other goroutines run; a wait in the sense of `kill()`. Parks."""
+    cdef G *g = gort_curg()
+    if g == NULL:
+        with nogil:
+            g_yield()
+        return
+    if g.kill_pending:
+        raise_wait(GORT_EKILLED, None)
+    g_yield()
+    if g.kill_pending:
+        raise_wait(GORT_EKILLED, None)
+
+
+def sleep(seconds, *, ctx=None):
+    """Park the goroutine for at least `seconds`; 0 or less lets others run."""
+    cdef waitopt o
+    cdef int64_t until
+    cdef int r
+    cdef double d = to_seconds(seconds, "seconds")
+    wait_options(&o, None, ctx)
+    if d == 0.0:
+        gosched()
+        return
+    until = deadline_after(d)
+    while True:
+        r = sleep_until(until, &o)
+        if r == GORT_OK:
+            return
+        raise_wait(r, ctx)
+
+
+def goexit():
+    """End this goroutine: its `finally` blocks run, `join()` gives None."""
+    if gort_curg() == NULL:
+        raise RuntimeError("goexit() was called outside of a goroutine")
+    raise GoroutineExit()
+
+
+def lock_os_thread():
+    """Pin the goroutine to its OS thread, on which no other runs meanwhile. Nestable.
+
+    Does nothing in a plain OS thread.
+    """
+    cdef G *g = gort_curg()
+    if g == NULL:
+        return
+    if g.lock_depth == 255:
+        raise RuntimeError("lock_os_thread() nested more than 255 deep")
+    g.lock_depth += 1
+    gort_m_lock(g)
+
+
+def unlock_os_thread():
+    """Undo one `lock_os_thread()`; one too many does nothing."""
+    cdef G *g = gort_curg()
+    if g == NULL or g.lock_depth == 0:
+        return
+    g.lock_depth -= 1
+    if g.lock_depth == 0:
+        gort_m_unlock(g)
+
+
+def blocking(fn, /, *args, **kwargs):
+    """Call `fn(*args, **kwargs)` where its blocking disturbs nobody, and return its result.
+
+    The goroutine gives up its P, and moves off the main thread, for the time of
+    the call: others run as soon as `fn` releases the GIL. Its state is "syscall"
+    meanwhile. In a plain OS thread it is a plain call. May park at the end.
+    """
+    cdef G *g = gort_curg()
+    if g == NULL:
+        return fn(*args, **kwargs)
+    check_kill()
+    sched_blocking_enter(g)
+    try:
+        return fn(*args, **kwargs)
+    finally:
+        sched_blocking_exit(g)
+
+
+# ---- dumps --------------------------------------------------------------------
+cdef bint collect(G *g, void *arg) noexcept:
+    cdef int st = gort_status(g)
+    if st != G_IDLE and st != G_DEAD and g.handle != NULL and not g.system:
+        try:
+            (<list>arg).append(<Goroutine>g.handle)
+        except MemoryError:
+            pass
+    return True
+
+
+cdef list goroutines():
+    """All living ones, by id."""
+    cdef list found = [main_goroutine]
+    stack_each(py_stacks, collect, <void *>found)
+    return sorted(found, key=lambda g: g.id)
+
+
+cdef str header(Goroutine h):
+    cdef G *g = h.g
+    what = h.wait_reason or h.state
+    if gort_status(g) == G_WAITING:
+        mins = (gort_now_ns() - g.wait_since) // 60_000_000_000
+        if mins >= 1:
+            what += f", {mins} minutes"
+    if g.lock_depth:
+        what += ", locked to thread"
+    return f"goroutine {h.id} [{what}]:"
+
+
+cdef str dump_one(Goroutine h):
+    if h.g == NULL:
+        return ""
+    lines = [header(h)]
+    for f in reversed(h.stack()):
+        lines.append(f"{f.name}(...)")
+        lines.append(f"\t{f.filename}:{f.lineno}")
+    return "\n".join(lines) + "\n"
+
+
+def stack(all=False):
+    """A dump of this goroutine, or of all of them, in Go's form.
+
+    A header like `goroutine 7 [chan receive, 3 minutes]:`, then its Python
+    frames, innermost first. With `all` the calling goroutine comes first.
+    """
+    me = running()
+    if not all:
+        return dump_one(me) if me is not None else ""
+    return "\n".join([dump_one(h) for h in sorted(goroutines(), key=lambda h: (h is not me, h.id))])

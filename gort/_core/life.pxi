@@ -1,0 +1,150 @@
+# life.pxi - start, run(), signals, and the end of the program.
+
+import atexit as _atexit
+import signal as _signal
+import weakref as _weakref
+
+cdef object unseen = _weakref.WeakSet()  # handles that failed and were not joined
+cdef object pending_interrupt = None     # a KeyboardInterrupt for the main goroutine
+cdef bint in_run = False
+
+
+cdef Goroutine spawn_system(object fn):
+    """A goroutine of the runtime's own: not counted, not dumped, no hope against a deadlock."""
+    cdef Goroutine self = Goroutine.__new__(Goroutine)
+    cdef G *g = g_new(&gort_python)
+    if g == NULL:
+        raise MemoryError("gort: no memory for a goroutine's stack")
+    pyctx_g_init(g)
+    self.g = g
+    self.id = g.id
+    self.fn = fn
+    self.args = ()
+    g.fn = g_main
+    g.arg = <void *>self
+    g.handle = <void *>self
+    g.system = True
+    Py_INCREF(self)
+    g_start(g)
+    return self
+
+
+# ---- signals: handlers run on the main thread, KeyboardInterrupt goes to the main goroutine
+cdef int main_signals() except -1:
+    """In the main goroutine: run the handlers of signals that came in, raise what is pending."""
+    global pending_interrupt
+    cdef G *g = gort_curg()
+    if g == NULL or not g.main:
+        return 0
+    pyctx_check_signals()
+    if pending_interrupt is not None:
+        e = pending_interrupt
+        pending_interrupt = None
+        raise e
+    return 0
+
+
+cdef void interrupt_main(object exc) noexcept:
+    global pending_interrupt
+    pending_interrupt = exc
+    wait_interrupt(gort_main_g, WC_INTR)
+
+
+def _on_sigint(signum, frame):
+    """SIGINT: KeyboardInterrupt in the main goroutine, whichever runs on the main thread now."""
+    cdef G *g = gort_curg()
+    if g == NULL or g.main:
+        raise KeyboardInterrupt
+    interrupt_main(KeyboardInterrupt())
+
+
+# ---- run() and the end ----------------------------------------------------------
+cdef list others():
+    me = running()
+    return [h for h in goroutines() if h is not me and h is not main_goroutine]
+
+
+cdef int unwind(double limit) except -1:
+    """Kill all other goroutines until they are gone, or for `limit` seconds."""
+    cdef int64_t until = deadline_after(limit)
+    cdef double pause = 0.001
+    while True:
+        alive = others()
+        if not alive:
+            return 0
+        for h in alive:
+            h.kill()
+        # one that goes on after GoroutineExit is told again
+        for h in alive:
+            if gort_now_ns() >= until:
+                return 0
+            try:
+                h.join(min(pause, max(0.0, (until - gort_now_ns()) / 1e9)))
+            except TimeoutError:
+                break
+            except Deadlock:
+                break
+            except Exception as e:
+                (<Goroutine>h).seen = True
+                call_excepthook(h, e)
+            except BaseException:
+                if not h.done:
+                    raise
+        pause = min(pause * 2, 0.05)
+
+
+def run(main, /, *args, **kwargs):
+    """Run `main(*args, **kwargs)` as the main goroutine and return its result. Parks.
+
+    When it returns or raises, the goroutines still alive are unwound with
+    GoroutineExit, so that their `finally` blocks run, and waited for. Only on
+    the main thread, in the main goroutine, and not within itself: RuntimeError.
+    """
+    global in_run
+    cdef G *g = gort_curg()
+    if not callable(main):
+        raise TypeError(f"run() needs a callable, not {main!r}")
+    if g == NULL or not g.main:
+        raise RuntimeError("run() must be called in the main goroutine")
+    if in_run:
+        raise RuntimeError("run() is running already")
+    in_run = True
+    try:
+        return main(*args, **kwargs)
+    finally:
+        try:
+            unwind(MAX_SECONDS)
+        finally:
+            in_run = False
+
+
+def _at_exit():
+    """Unwind what lives, for a second; report what nobody saw; then let go of Python."""
+    cdef G *g = gort_curg()
+    if g != NULL and g.main:
+        try:
+            unwind(1.0)
+        except BaseException as e:
+            sys.unraisablehook(_Unraisable(e))
+    for h in list(unseen):
+        if not (<Goroutine>h).seen and (<Goroutine>h).exc is not None:
+            (<Goroutine>h).seen = True
+            call_excepthook(h, (<Goroutine>h).exc)
+    pyctx_stop()
+    pyctx_free_pool()
+
+
+cdef int _start_runtime() except -1:
+    global main_goroutine
+    if _threading.current_thread() is not _threading.main_thread():
+        raise RuntimeError("gort must be imported first in the main thread")
+    pyctx_init()
+    main_goroutine = Goroutine.__new__(Goroutine)
+    main_goroutine.g = gort_main_g
+    main_goroutine.id = gort_main_g.id
+    main_goroutine._name = "main"
+    gort_main_g.handle = <void *>main_goroutine
+    if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+        _signal.signal(_signal.SIGINT, _on_sigint)
+    _atexit.register(_at_exit)
+    return 0

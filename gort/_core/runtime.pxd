@@ -1,0 +1,172 @@
+# runtime.pxd - csrc/runtime.h and csrc/pyctx.h, as far as the bindings use them.
+from cpython.object cimport PyObject
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint64_t
+
+cdef extern from "runtime.h" nogil:
+    ctypedef struct gmutex:
+        pass
+    ctypedef struct waitq:
+        pass
+    ctypedef struct M:
+        pass
+    ctypedef struct Dom:
+        pass
+    ctypedef struct stackpool "struct stackpool":
+        pass
+    ctypedef struct G:
+        void *handle
+        void *ts
+        M *lockedm
+        uint64_t id
+        uint8_t status
+        uint8_t kind
+        uint8_t reason
+        bint kill_pending
+        bint system
+        bint main
+        uint8_t lock_depth
+        int64_t wait_since
+        void (*fn)(void *)
+        void *arg
+    ctypedef struct gort_chan:
+        gmutex lock
+        uint8_t shared, dtype, closed, timer
+        size_t cap, count, sendx, recvx
+        uint64_t tseq
+        void *buf
+    ctypedef struct waitopt:
+        int64_t deadline
+        gort_chan *done
+        bint python
+    ctypedef struct P:
+        pass
+    ctypedef void (*timerfn)(void *, uint64_t, int64_t) noexcept nogil
+    ctypedef struct timer:
+        int64_t when
+        timerfn fn
+        void *arg
+        uint64_t seq
+        P *p
+        int32_t pos
+        uint8_t kind
+        int64_t period
+    ctypedef struct scase:
+        gort_chan *c
+        uint64_t val
+        uint8_t dir
+    ctypedef struct gort_mutex:
+        bint shared, locked, starving, woken
+        waitq q
+    ctypedef struct gort_rwmutex:
+        bint shared, writer
+        int64_t readers
+    ctypedef struct gort_wg:
+        bint shared
+        int64_t n
+    ctypedef struct gort_sema:
+        bint shared
+        int64_t size, cur
+    ctypedef struct gort_notify:
+        bint shared
+        waitq q
+    ctypedef struct native_job:
+        uint64_t id
+
+    enum: G_IDLE, G_RUNNABLE, G_RUNNING, G_SYSCALL, G_WAITING, G_DEAD
+    enum: GK_PYTHON, GK_NATIVE
+    enum: R_JOIN, R_COND, R_SYSTEM, R_CHAN_RECV, R_SLEEP
+    enum: WC_KILL, WC_INTR
+    enum: TK_WAIT, TK_CHAN, TK_FUNC
+    enum: GORT_OK, GORT_ECLOSED, GORT_EAGAIN, GORT_ETIMEDOUT, GORT_ENOMEM, GORT_EINVAL
+    enum: GORT_EKILLED, GORT_EDEADLOCK, GORT_EINTR, GORT_ECTX
+    enum: GORT_OBJ, GORT_I64, GORT_F64, GORT_U8, GORT_PTR, GORT_RECV, GORT_SEND
+    int64_t GORT_FOREVER
+    int64_t gort_coarse_ns
+    const char *gort_reasons[1]
+    Dom gort_python "gort_python"
+    Dom gort_native "gort_native"
+    G *gort_main_g
+    stackpool *py_stacks "gort_python.stacks"
+
+    M *getm()
+    G *g_new(Dom *d)
+    void g_start(G *g)
+    void g_discard(G *g)
+    void g_yield()
+    int64_t sched_ngo(Dom *d)
+    void sched_blocking_enter(G *g)
+    void sched_blocking_exit(G *g)
+    bint wait_interrupt(G *g, int code)
+    const char *g_status_name(G *g)
+    int os_ncpu()
+
+    gort_chan *gort_chan_new(int dtype, size_t cap)
+    void gort_chan_ref(gort_chan *c)
+    void gort_chan_unref(gort_chan *c)
+    size_t gort_chan_len(gort_chan *c)
+    size_t gort_chan_cap(gort_chan *c)
+    int gort_chan_close(gort_chan *c)
+    int chan_send(gort_chan *c, uint64_t v, bint block, const waitopt *o)
+    int chan_recv(gort_chan *c, uint64_t *v, bint block, const waitopt *o)
+    int chan_recv_locked(gort_chan *c, uint64_t *v, G **ready)
+    int select_go(const scase *cases, int n, bint block, const waitopt *o, uint64_t *val, int *ok)
+    void gmutex_lock(gmutex *m)
+    void gmutex_unlock(gmutex *m)
+
+    int mutex_lock(gort_mutex *m, bint block, const waitopt *o)
+    int mutex_unlock(gort_mutex *m)
+    int rwmutex_rlock(gort_rwmutex *m, bint block, const waitopt *o)
+    int rwmutex_runlock(gort_rwmutex *m)
+    int rwmutex_lock(gort_rwmutex *m, bint block, const waitopt *o)
+    int rwmutex_unlock(gort_rwmutex *m)
+    int wg_add(gort_wg *w, int64_t n)
+    int wg_wait(gort_wg *w, const waitopt *o)
+    int sema_acquire(gort_sema *s, int64_t n, bint block, const waitopt *o)
+    int sema_release(gort_sema *s, int64_t n)
+    int notify_wait(gort_notify *n, int reason, const waitopt *o)
+    void notify_wake(gort_notify *n, bint all)
+
+    int timer_add(timer *t, P *p, int64_t when)
+    bint timer_del(timer *t)
+    P *timer_home()
+    void timer_fire_chan(void *chan, uint64_t seq, int64_t now)
+    int sleep_until(int64_t when, const waitopt *o)
+
+    native_job *job_start(void (*fn)(void *) noexcept nogil, void *arg)
+    int job_join(native_job *j, const waitopt *o)
+    bint job_done(native_job *j)
+    void job_unref(native_job *j)
+    int64_t gort_now_ns()
+    int gort_maxprocs(int n)
+    int64_t gort_num_native()
+    void os_fail_set(int what, int64_t after, int64_t times)
+
+cdef extern from "runtime.h": # they call back with the GIL held
+    void stack_each(stackpool *sp, bint (*fn)(G *, void *) noexcept, void *arg)
+
+cdef extern from "pyctx.h":
+    int pyctx_init() except -1
+    int pyctx_g_init(G *g) except -1
+    int pyctx_check_signals() except -1
+    const char *pyctx_swap_name()
+    void pyctx_stop()
+    void pyctx_free_pool()
+    object pyctx_frame_or_none(G *g)
+    void pyctx_dead(G *g)
+
+cdef extern from *:
+    """
+    #define gort_ref(o) ((uint64_t)(uintptr_t)Py_NewRef(o))
+    #define gort_steal(w) ((PyObject *)(uintptr_t)(w))
+    static inline G *gort_curg(void) { M *m = getm(); return m ? m->curg : NULL; }
+    static inline M *gort_g_m(G *g) { return g->m; }
+    static inline void gort_m_lock(G *g) { g->lockedm = g->m; g->m->lockedg = g; }
+    static inline void gort_m_unlock(G *g) { g->m->lockedg = NULL; if (!g->main) g->lockedm = NULL; }
+    static inline int gort_status(G *g) { return atomic_load_explicit(&g->status, memory_order_relaxed); }
+    """
+    uint64_t gort_ref(object o)
+    object gort_steal(uint64_t w)
+    G *gort_curg() nogil
+    void gort_m_lock(G *g) nogil
+    void gort_m_unlock(G *g) nogil
+    int gort_status(G *g) nogil

@@ -1,0 +1,254 @@
+# time.pxi - gort.time: timers and tickers on csrc/timer.c, with Go 1.23's channel semantics.
+#
+# A timer's channel is one of f64 with room for one element that shows neither
+# length nor capacity; a firing is sent by whoever runs the P's timers, without
+# the GIL. `tseq` numbers the settings of a timer: stop() and reset() take a new
+# number under the channel's lock and empty the buffer, so no firing of an
+# earlier setting is ever received.
+
+cdef extern from *:
+    """
+    /* Functions that after_func timers want run: a firing may not touch Python,
+     * so it hands the timer to a service goroutine, which starts them. */
+    typedef struct gort_functimer {
+        timer t;
+        void *handle;                     /* the Timer; a reference while pending */
+        _Atomic int fired;
+        struct gort_functimer *link;
+    } gort_functimer;
+    static gort_functimer *_Atomic gort_fired;
+    static gort_chan *gort_fired_bell;    /* u8, capacity 1: wakes the service */
+    static void gort_fire_func(void *arg, uint64_t seq, int64_t now)
+    {
+        gort_functimer *f = arg;
+        uint64_t one = 1;
+        (void)seq; (void)now;
+        if (atomic_fetch_add(&f->fired, 1) == 0) {
+            gort_functimer *head = atomic_load(&gort_fired);
+            do f->link = head;
+            while (!atomic_compare_exchange_weak(&gort_fired, &head, f));
+        }
+        chan_send(gort_fired_bell, one, false, &wait_forever_native);
+    }
+    static gort_functimer *gort_take_fired(void) { return atomic_exchange(&gort_fired, NULL); }
+    static int gort_fired_times(gort_functimer *f) { return atomic_exchange(&f->fired, 0); }
+    """
+    ctypedef struct gort_functimer:
+        timer t
+        void *handle
+        gort_functimer *link
+    gort_chan *gort_fired_bell
+    void gort_fire_func(void *arg, uint64_t seq, int64_t now) noexcept nogil
+    gort_functimer *gort_take_fired()
+    int gort_fired_times(gort_functimer *f)
+
+
+def now():
+    """Monotonic seconds, the scale of all timers' channels."""
+    return gort_now_ns() / 1e9
+
+
+cdef Chan timer_chan():
+    cdef Chan ch = Chan(1, dtype="f64")
+    ch.c.timer = 1
+    return ch
+
+
+cdef class _ChanTimer:
+    """What Timer and Ticker share: a timer that feeds a channel."""
+    cdef readonly Chan c
+    cdef gort_functimer f           # f.handle and f.link: after_func only
+    cdef object fn, args
+    cdef object __weakref__
+
+    cdef bint disarm(self) noexcept:
+        """Take the timer back; whether it was pending. No value of it is received afterwards."""
+        cdef bint pending = timer_del(&self.f.t)
+        cdef gort_chan *c
+        if self.c is not None:
+            c = self.c.c
+            gmutex_lock(&c.lock)
+            c.tseq += 1
+            if c.count:
+                c.count = 0
+                c.recvx = c.sendx = 0
+                pending = True
+            gmutex_unlock(&c.lock)
+        elif pending:
+            Py_DECREF(self)  # the pending timer's
+        return pending
+
+    cdef int arm(self, double seconds, double period) except -1:
+        cdef timer *t = &self.f.t
+        t.period = <int64_t>(period * 1e9) if period < MAX_SECONDS else 0
+        if period > 0 and t.period == 0:
+            t.period = 1
+        if self.c is not None:
+            t.fn = timer_fire_chan
+            t.arg = self.c.c
+            t.seq = self.c.c.tseq
+            t.kind = TK_CHAN
+        else:
+            t.fn = gort_fire_func
+            t.arg = &self.f
+            t.kind = TK_FUNC
+            self.f.handle = <void *>self
+            Py_INCREF(self)
+        cdef int64_t when = deadline_after(seconds)
+        if when == GORT_FOREVER:
+            when -= 1
+        if timer_add(t, timer_home(), when) != 0:
+            if self.c is None:
+                Py_DECREF(self)
+            raise MemoryError("gort: no memory for a timer")
+        return 0
+
+    def __dealloc__(self):
+        timer_del(&self.f.t)
+
+
+cdef class Timer(_ChanTimer):
+    """Sends the time on its channel `c` once, `d` seconds from now. Source: Go's time/sleep.go."""
+
+    def __init__(self, d):
+        cdef double seconds = to_seconds(d, "d")
+        if self.c is not None or self.fn is not None:
+            raise RuntimeError("a Timer is made once")
+        self.f.t.pos = -1
+        self.c = timer_chan()
+        self.arm(seconds, 0)
+
+    def stop(self):
+        """Prevent it from firing; whether it was still pending. No stale value is received afterwards."""
+        return bool(self.disarm())
+
+    def reset(self, d):
+        """Fire `d` seconds from now instead; whether it was still pending."""
+        cdef double seconds = to_seconds(d, "d")
+        cdef bint pending = self.disarm()
+        self.arm(seconds, 0)
+        return bool(pending)
+
+
+cdef class Ticker(_ChanTimer):
+    """Sends the time on its channel `c` every `d` seconds; drops ticks for slow receivers.
+
+    ValueError if `d` is 0 or less. Source: Go's time/tick.go.
+    """
+
+    def __init__(self, d):
+        cdef double seconds = tick_period(d)
+        if self.c is not None:
+            raise RuntimeError("a Ticker is made once")
+        self.f.t.pos = -1
+        self.c = timer_chan()
+        self.arm(seconds, seconds)
+
+    def stop(self):
+        """Send no more ticks; whether it was still ticking. Does not close the channel."""
+        return bool(self.disarm())
+
+    def reset(self, d):
+        """Tick every `d` seconds from now on; whether it was ticking."""
+        cdef double seconds = tick_period(d)
+        cdef bint pending = self.disarm()
+        self.arm(seconds, seconds)
+        return bool(pending)
+
+
+cdef double tick_period(object d) except? -1.0:
+    cdef double seconds = to_seconds(d, "d")
+    if seconds <= 0:
+        raise ValueError(f"d must be positive, not {d!r}")
+    return seconds
+
+
+def after(d):
+    """A channel that carries the time, once, `d` seconds from now. Does not park."""
+    return after_chan(_KeptTimer(d))
+
+
+cdef class _KeptTimer(Timer):
+    """A timer that nobody but its channel knows: the channel keeps it alive."""
+
+
+cdef class _TimerChan(Chan):
+    cdef object timer
+
+
+cdef object after_chan(_ChanTimer t):
+    cdef _TimerChan ch = _TimerChan.__new__(_TimerChan)
+    ch.dt = t.c.dt
+    ch.c = t.c.c
+    gort_chan_ref(ch.c)
+    ch.timer = t
+    return ch
+
+
+def tick(d):
+    """The channel of a ticker that never stops; NIL if `d` is 0 or less."""
+    if to_seconds(d, "d") <= 0:
+        return NIL
+    return after_chan(Ticker(d))
+
+
+def after_func(d, fn, /, *args):
+    """Call `fn(*args)` in a goroutine of its own, `d` seconds from now; a Timer without channel.
+
+    Its `stop()` and `reset()` work as Go's: `stop()` does not wait for a
+    function that has begun.
+    """
+    cdef double seconds = to_seconds(d, "d")
+    if not callable(fn):
+        raise TypeError(f"after_func() needs a callable, not {fn!r}")
+    start_service()
+    cdef Timer t = Timer.__new__(Timer)
+    t.f.t.pos = -1
+    t.fn = fn
+    t.args = args
+    t.arm(seconds, 0)
+    return t
+
+
+cdef bint service_running = False
+
+
+cdef int start_service() except -1:
+    global gort_fired_bell, service_running
+    cdef Goroutine h
+    if service_running:
+        return 0
+    if gort_fired_bell == NULL:
+        gort_fired_bell = gort_chan_new(GORT_U8, 1)
+        if gort_fired_bell == NULL:
+            raise MemoryError()
+    spawn_system(_serve_func_timers)
+    service_running = True
+    return 0
+
+
+def _serve_func_timers():
+    """The service goroutine: start a goroutine for each function whose time has come."""
+    cdef gort_functimer *f
+    cdef gort_functimer *next
+    cdef _ChanTimer t
+    cdef uint64_t w
+    cdef int n, r
+    while True:
+        r = chan_recv(gort_fired_bell, &w, True, &FOREVER)
+        if r == GORT_EKILLED:
+            raise_wait(r, None)
+        f = gort_take_fired()
+        while f != NULL:
+            next = f.link
+            n = gort_fired_times(f)
+            t = <_ChanTimer>f.handle
+            while n > 0:
+                n -= 1
+                try:
+                    spawn(t.fn, t.args, None, None)
+                except BaseException as e:
+                    sys.unraisablehook(_Unraisable(e))
+                Py_DECREF(t)  # the firing's
+            t = None
+            f = next

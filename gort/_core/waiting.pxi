@@ -1,0 +1,59 @@
+# waiting.pxi - timeouts and contexts: arguments of every call that may wait.
+
+cdef waitopt FOREVER
+FOREVER.deadline = GORT_FOREVER
+FOREVER.done = NULL
+FOREVER.python = True
+
+cdef double MAX_SECONDS = 9e9  # some 285 years: further off is for ever
+
+
+cdef double to_seconds(object value, str name) except? -1.0:
+    """A duration: any real number but NaN; negative counts as zero."""
+    cdef double d
+    if not isinstance(value, (int, float)) and not (hasattr(value, "__float__") or hasattr(value, "__index__")):
+        raise TypeError(f"{name} must be a number of seconds, not {value!r}")
+    if isinstance(value, (str, bytes)):
+        raise TypeError(f"{name} must be a number of seconds, not {value!r}")
+    try:
+        d = float(value)
+    except OverflowError:
+        d = MAX_SECONDS if value > 0 else 0.0
+    if d != d:
+        raise ValueError(f"{name} must be a number of seconds, not {value!r}")
+    return d if d > 0 else 0.0
+
+
+cdef int64_t deadline_after(double seconds) noexcept:
+    if seconds >= MAX_SECONDS:
+        return GORT_FOREVER
+    return gort_now_ns() + <int64_t>(seconds * 1e9)
+
+
+cdef int wait_options(waitopt *o, object timeout, object ctx) except -1:
+    """Fill `o`. Returns 1 if the caller may wait, 0 if the time is up already."""
+    cdef double seconds
+    o.deadline = GORT_FOREVER
+    o.done = NULL
+    o.python = True
+    if ctx is not None:
+        done = ctx.done()
+        if not isinstance(done, (Chan, Receiver)):
+            raise TypeError(f"ctx must be a context, whose done() is a channel, not {ctx!r}")
+        o.done = case_chan(done)  # ctx keeps it alive
+    if timeout is not None:
+        seconds = to_seconds(timeout, "timeout")
+        if seconds == 0.0:
+            return 0
+        o.deadline = deadline_after(seconds)
+    return 1
+
+
+cdef int not_in_time(object ctx) except -1:
+    """The call cannot be done at once and must not wait: a kill, the context, the time."""
+    cdef G *g = gort_curg()
+    if g != NULL and g.kill_pending:
+        raise_wait(GORT_EKILLED, None)
+    if ctx is not None and ctx.err() is not None:
+        raise ctx.err()
+    raise TimeoutError("timed out")

@@ -1,0 +1,476 @@
+"""What the tests share: waiting without sleeping, plain threads, little programs, blocking calls.
+
+Nothing here sleeps to synchronise. On a GIL build goroutines are switched only
+at gort's calls, so `settle` (let others run until these wait or are done) makes
+an interleaving certain; `PATIENCE` only bounds how long a broken build hangs.
+
+`OPERATIONS` is the table of everything in `gort`, `gort.sync` and `gort.time`
+that can wait. Kill, timeout, context, deadlock, wait reasons and plain threads
+are each tested over the whole table (test_waiting.py).
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import gort
+import gort.sync
+import gort.time
+
+PATIENCE = 60.0
+
+
+# ---- waiting without sleeping -------------------------------------------------
+
+
+def spin_until(condition: Callable[[], object], what: str = "the condition") -> None:
+    """Let others run until `condition()` holds."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what} did not come true\n{gort.stack(all=True)}")
+        gort.gosched()
+
+
+def settle(*goroutines: Any) -> None:
+    """Let others run until each of `goroutines` waits or is done."""
+    spin_until(lambda: all(g.state in ("waiting", "dead") for g in goroutines), "every goroutine at rest")
+
+
+def park(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Start a goroutine and return its handle once it waits."""
+    g = gort.go(fn, *args, **kwargs)
+    settle(g)
+    assert g.state == "waiting", f"{fn} did not wait: {g.state}"
+    return g
+
+
+def finish(*goroutines: Any) -> None:
+    """Let others run until each of `goroutines` is done, without joining it."""
+    spin_until(lambda: all(g.done for g in goroutines), "every goroutine done")
+
+
+# ---- plain OS threads -----------------------------------------------------------
+
+
+class PlainThread(threading.Thread):
+    """An OS thread that keeps its function's result or exception."""
+
+    def __init__(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        super().__init__(daemon=True)
+        self._call: Any = (fn, args, kwargs)
+        self._value: Any = None
+        self._error: BaseException | None = None
+        self.start()
+
+    def run(self) -> None:
+        fn, args, kwargs = self._call
+        self._call = None
+        try:
+            self._value = fn(*args, **kwargs)
+        except BaseException as error:
+            self._error = error
+
+    def result(self) -> Any:
+        gort.blocking(self.join, PATIENCE)
+        assert not self.is_alive(), f"the thread hangs\n{gort.stack(all=True)}"
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+
+def from_main(fn: Callable[[], Any]) -> Any:
+    return fn()
+
+
+def from_goroutine(fn: Callable[[], Any]) -> Any:
+    return gort.go(fn).join()
+
+
+def from_thread(fn: Callable[[], Any]) -> Any:
+    return PlainThread(fn).result()
+
+
+EVERYWHERE = [
+    pytest.param(from_main, id="main"),
+    pytest.param(from_goroutine, id="goroutine"),
+    pytest.param(from_thread, id="thread"),
+]
+
+
+# ---- little programs in a process of their own --------------------------------------
+
+
+def program_env(**env: str) -> dict[str, str]:
+    """This process's environment without gort's own variables, plus `env`."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("GORT_", "GOMAXPROCS", "GOGC"))}
+    here = str(Path(gort.__file__).resolve().parent.parent)
+    clean["PYTHONPATH"] = os.pathsep.join(p for p in (here, os.environ.get("PYTHONPATH", "")) if p)
+    return clean | env
+
+
+def run_program(source: str, *, timeout: float = 120.0, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run `source` as a program of its own; `timeout` only bounds how long a broken build hangs."""
+    return subprocess.run(
+        [sys.executable, "-X", "faulthandler", "-c", textwrap.dedent(source)],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env=program_env(**env),
+        check=False,
+    )
+
+
+def output_of(source: str, **env: str) -> str:
+    """The standard output of a little program that ends well."""
+    done = run_program(source, **env)
+    assert done.returncode == 0, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+# ---- a context as gort.context makes them, by hand --------------------------------------
+
+
+class HandMadeContext:
+    """Go's four methods and nothing else."""
+
+    def __init__(self) -> None:
+        self._done = gort.Chan()
+        self._err: BaseException | None = None
+
+    def deadline(self) -> float | None:
+        return None
+
+    def done(self) -> gort.Chan[Any]:
+        return self._done
+
+    def err(self) -> BaseException | None:
+        return self._err
+
+    def value(self, key: object) -> object:
+        return None
+
+    def end(self, error: BaseException) -> None:
+        self._err = error
+        self._done.close()
+
+
+# ---- everything that can wait ---------------------------------------------------------
+
+
+@dataclass
+class Wait:
+    """One prepared call that has to wait.
+
+    call       waits; takes `timeout` and `ctx` if the operation is timed
+    release    lets it return, None where nothing can
+    untouched  after a wait cut short: nobody waits any more, all is as before; cleans up
+    """
+
+    call: Callable[..., object]
+    release: Callable[[], object] | None
+    untouched: Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A kind of wait: `reason` as Go names it ("" where Go has none), `hope` if a timer will end it."""
+
+    name: str
+    make: Callable[[], Wait]
+    reason: str = ""
+    timed: bool = True
+    hope: bool = False
+
+
+def nobody_receives(ch: gort.Chan[Any]) -> None:
+    with pytest.raises(gort.WouldBlock):
+        ch.send_nowait(0)
+
+
+def nobody_sends(ch: gort.Chan[Any]) -> None:
+    with pytest.raises(gort.WouldBlock):
+        ch.recv_nowait()
+
+
+def _recv() -> Wait:
+    ch = gort.Chan()
+    return Wait(ch.recv, lambda: ch.send(7), lambda: nobody_receives(ch))
+
+
+def _recv_typed() -> Wait:
+    ch = gort.Chan(dtype="i64")
+    return Wait(ch.recv, lambda: ch.send(7), lambda: nobody_receives(ch))
+
+
+def _recv_ok() -> Wait:
+    ch = gort.Chan()
+    return Wait(ch.recv_ok, lambda: ch.send(7), lambda: nobody_receives(ch))
+
+
+def _recv_buffered() -> Wait:
+    ch = gort.Chan(1)
+
+    def untouched() -> None:
+        ch.send_nowait(1)
+        assert len(ch) == 1
+
+    return Wait(ch.recv, lambda: ch.send(7), untouched)
+
+
+def _iterate() -> Wait:
+    ch = gort.Chan()
+    return Wait(lambda: next(iter(ch)), lambda: ch.send(7), lambda: nobody_receives(ch))
+
+
+def _send() -> Wait:
+    ch = gort.Chan()
+    return Wait(lambda **kw: ch.send(7, **kw), ch.recv, lambda: nobody_sends(ch))
+
+
+def _send_typed() -> Wait:
+    ch = gort.Chan(dtype="f64")
+    return Wait(lambda **kw: ch.send(7.5, **kw), ch.recv, lambda: nobody_sends(ch))
+
+
+def _send_full() -> Wait:
+    ch = gort.Chan(1)
+    ch.send("first")
+
+    def untouched() -> None:
+        assert ch.recv_nowait() == "first"
+        nobody_sends(ch)
+
+    return Wait(lambda **kw: ch.send("second", **kw), ch.recv, untouched)
+
+
+def _select_recv() -> Wait:
+    a, b = gort.Chan(), gort.Chan()
+
+    def untouched() -> None:
+        nobody_receives(a)
+        nobody_receives(b)
+
+    return Wait(lambda **kw: gort.select(a, b, **kw), lambda: b.send(7), untouched)
+
+
+def _select_send() -> Wait:
+    a, b = gort.Chan(), gort.Chan()
+
+    def untouched() -> None:
+        nobody_sends(a)
+        nobody_sends(b)
+
+    return Wait(lambda **kw: gort.select((a, 1), (b, 2), **kw), b.recv, untouched)
+
+
+def _select_both() -> Wait:
+    ch = gort.Chan()
+
+    def untouched() -> None:
+        nobody_sends(ch)
+        nobody_receives(ch)
+
+    return Wait(lambda **kw: gort.select(ch, (ch, 1), None, **kw), ch.recv, untouched)
+
+
+def _nothing() -> None:
+    pass
+
+
+def _nil_recv() -> Wait:
+    return Wait(gort.NIL.recv, None, _nothing)
+
+
+def _nil_send() -> Wait:
+    return Wait(lambda **kw: gort.NIL.send(1, **kw), None, _nothing)
+
+
+def _select_nothing() -> Wait:
+    return Wait(lambda **kw: gort.select(**kw), None, _nothing)
+
+
+def _sleep() -> Wait:
+    return Wait(lambda: gort.sleep(3600), None, _nothing)
+
+
+def _timer() -> Wait:
+    timer = gort.time.Timer(3600)
+
+    def untouched() -> None:
+        assert timer.stop()
+
+    return Wait(timer.c.recv, lambda: timer.reset(0), untouched)
+
+
+def _mutex() -> Wait:
+    mu = gort.sync.Mutex()
+    mu.lock()
+
+    def call(**kw: Any) -> None:
+        mu.lock(**kw)
+        mu.unlock()
+
+    def untouched() -> None:
+        mu.unlock()
+        assert mu.try_lock()
+        mu.unlock()
+
+    return Wait(call, mu.unlock, untouched)
+
+
+def _rlock() -> Wait:
+    rw = gort.sync.RWMutex()
+    rw.lock()
+
+    def call(**kw: Any) -> None:
+        rw.rlock(**kw)
+        rw.runlock()
+
+    def untouched() -> None:
+        rw.unlock()
+        assert rw.try_lock()
+        rw.unlock()
+
+    return Wait(call, rw.unlock, untouched)
+
+
+def _wlock(held_by_reader: bool) -> Wait:
+    rw = gort.sync.RWMutex()
+    (rw.rlock if held_by_reader else rw.lock)()
+    give_up = rw.runlock if held_by_reader else rw.unlock
+
+    def call(**kw: Any) -> None:
+        rw.lock(**kw)
+        rw.unlock()
+
+    def untouched() -> None:
+        give_up()
+        assert rw.try_rlock()
+        assert rw.try_rlock()
+        rw.runlock()
+        rw.runlock()
+        assert rw.try_lock()
+        rw.unlock()
+
+    return Wait(call, give_up, untouched)
+
+
+def _cond() -> Wait:
+    mu = gort.sync.Mutex()
+    cond = gort.sync.Cond(mu)
+
+    def call(**kw: Any) -> None:
+        with mu:
+            cond.wait(**kw)
+
+    def release() -> None:
+        with mu:
+            cond.signal()
+
+    def untouched() -> None:
+        assert mu.try_lock()
+        mu.unlock()
+
+    return Wait(call, release, untouched)
+
+
+def _waitgroup() -> Wait:
+    wg = gort.sync.WaitGroup()
+    wg.add(1)
+
+    def untouched() -> None:
+        wg.done()
+        wg.wait()
+
+    return Wait(wg.wait, wg.done, untouched)
+
+
+def _semaphore() -> Wait:
+    sem = gort.sync.Semaphore(2)
+    sem.acquire()
+
+    def call(**kw: Any) -> None:
+        sem.acquire(2, **kw)
+        sem.release(2)
+
+    def untouched() -> None:
+        sem.release()
+        assert sem.try_acquire(2)
+        sem.release(2)
+
+    return Wait(call, sem.release, untouched)
+
+
+def _semaphore_oversize() -> Wait:
+    sem = gort.sync.Semaphore(2)
+
+    def untouched() -> None:
+        assert sem.try_acquire(2)
+        sem.release(2)
+
+    return Wait(lambda **kw: sem.acquire(3, **kw), None, untouched)
+
+
+def _join() -> Wait:
+    gate = gort.Chan()
+    target = gort.go(gate.recv_ok)
+
+    def untouched() -> None:
+        gate.close()
+        assert target.join() == (None, False)
+
+    return Wait(target.join, gate.close, untouched)
+
+
+OPERATIONS = [
+    Operation("chan-recv", _recv, "chan receive"),
+    Operation("chan-recv-typed", _recv_typed, "chan receive"),
+    Operation("chan-recv-ok", _recv_ok, "chan receive"),
+    Operation("chan-recv-buffered", _recv_buffered, "chan receive"),
+    Operation("chan-iterate", _iterate, "chan receive", timed=False),
+    Operation("chan-send", _send, "chan send"),
+    Operation("chan-send-typed", _send_typed, "chan send"),
+    Operation("chan-send-full", _send_full, "chan send"),
+    Operation("select-recv", _select_recv, "select"),
+    Operation("select-send", _select_send, "select"),
+    Operation("select-both", _select_both, "select"),
+    Operation("select-nothing", _select_nothing, "select (no cases)"),
+    Operation("nil-recv", _nil_recv, "chan receive (nil chan)"),
+    Operation("nil-send", _nil_send, "chan send (nil chan)"),
+    Operation("sleep", _sleep, "sleep", timed=False, hope=True),
+    Operation("timer", _timer, "chan receive", hope=True),
+    Operation("mutex", _mutex, "sync.Mutex.Lock"),
+    Operation("rwmutex-rlock", _rlock, "sync.RWMutex.RLock"),
+    Operation("rwmutex-lock-after-reader", lambda: _wlock(True), "sync.RWMutex.Lock"),
+    Operation("rwmutex-lock-after-writer", lambda: _wlock(False)),
+    Operation("cond", _cond, "sync.Cond.Wait"),
+    Operation("waitgroup", _waitgroup, "sync.WaitGroup.Wait"),
+    Operation("semaphore", _semaphore),
+    Operation("semaphore-oversize", _semaphore_oversize),
+    Operation("join", _join),
+]
+
+
+def operations(**wanted: bool) -> list[Any]:
+    """The rows of OPERATIONS with these attributes (`timed`, `hope`, `releasable`), for parametrize."""
+
+    def fits(op: Operation) -> bool:
+        has = {"timed": op.timed, "hope": op.hope, "named": op.reason != "", "releasable": op.name not in _FOR_EVER}
+        return all(has[key] is value for key, value in wanted.items())
+
+    return [pytest.param(op, id=op.name) for op in OPERATIONS if fits(op)]
+
+
+_FOR_EVER = {"select-nothing", "nil-recv", "nil-send", "sleep", "semaphore-oversize"}

@@ -1,0 +1,103 @@
+"""The public names stand where api.md says, and say what they are for."""
+
+from __future__ import annotations
+
+import inspect
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import gort
+import gort.atomic
+import gort.native
+import gort.sync
+import gort.time
+
+NAMES = {
+    gort: """go run Goroutine current num_goroutine num_cpu gomaxprocs gosched sleep goexit lock_os_thread
+        unlock_os_thread blocking stack excepthook NIL Chan select ChanClosed WouldBlock Deadlock GoroutineExit
+        get_include""",
+    gort.sync: "Mutex RWMutex WaitGroup Once once_func once_value Cond Pool Semaphore Map",
+    gort.atomic: "Int64 Bool Ref",
+    gort.time: "sleep after tick Timer Ticker after_func now",
+    gort.native: "go NativeGoroutine lib_path",
+}
+
+METHODS = {
+    gort.Goroutine: "id name state wait_reason join done kill stack",
+    gort.Chan: "send recv recv_ok send_nowait recv_nowait close cap closed sender receiver __iter__ __len__",
+    gort.sync.Mutex: "lock unlock try_lock __enter__ __exit__",
+    gort.sync.RWMutex: "rlock runlock lock unlock try_lock try_rlock reader writer",
+    gort.sync.WaitGroup: "add done wait go",
+    gort.sync.Once: "do",
+    gort.sync.Cond: "wait signal broadcast",
+    gort.sync.Pool: "get put",
+    gort.sync.Semaphore: "acquire try_acquire release",
+    gort.sync.Map: """load store load_or_store load_and_delete delete swap compare_and_swap compare_and_delete
+        range clear""",
+    gort.atomic.Int64: "load store swap compare_and_swap add",
+    gort.atomic.Bool: "load store swap compare_and_swap",
+    gort.atomic.Ref: "load store swap compare_and_swap",
+    gort.time.Timer: "c stop reset",
+    gort.time.Ticker: "c stop reset",
+    gort.native.NativeGoroutine: "join done id",
+}
+
+
+def each(table: dict[Any, str]) -> list[Any]:
+    return [
+        pytest.param(owner, name, id=f"{owner.__name__}.{name}") for owner, names in table.items() for name in names.split()
+    ]
+
+
+@pytest.mark.parametrize(("module", "name"), each(NAMES))
+def test_name_is_public(module: ModuleType, name: str) -> None:
+    assert hasattr(module, name)
+    assert name in module.__all__
+
+
+@pytest.mark.parametrize(("cls", "name"), each(METHODS))
+def test_method_exists(cls: type, name: str) -> None:
+    assert hasattr(cls, name)
+
+
+@pytest.mark.parametrize(
+    ("module", "name"), [p for p in each(NAMES) if p.values[1] not in ("NIL", "excepthook")]
+)
+def test_name_has_a_docstring(module: ModuleType, name: str) -> None:
+    assert inspect.getdoc(getattr(module, name))
+
+
+@pytest.mark.parametrize(
+    ("cls", "name"),
+    [p for p in each(METHODS) if not p.values[1].startswith("__") and callable(getattr(*p.values))],
+)
+def test_method_has_a_docstring(cls: type, name: str) -> None:
+    assert inspect.getdoc(getattr(cls, name))
+
+
+@pytest.mark.parametrize("error", [gort.ChanClosed, gort.WouldBlock, gort.Deadlock])
+def test_errors_are_exceptions(error: type[BaseException]) -> None:
+    assert issubclass(error, Exception)
+
+
+def test_goroutine_exit_passes_through_except_exception() -> None:
+    assert issubclass(gort.GoroutineExit, BaseException)
+    assert not issubclass(gort.GoroutineExit, Exception)
+
+
+@pytest.mark.parametrize("cls", [gort.Goroutine, gort.native.NativeGoroutine])
+def test_handles_cannot_be_made_by_hand(cls: type) -> None:
+    with pytest.raises(TypeError):
+        cls()
+
+
+def test_sleep_is_one_function_under_two_names() -> None:
+    assert gort.time.sleep is gort.sleep
+
+
+def test_chan_takes_a_type_argument_for_type_checkers() -> None:
+    ch = gort.Chan[int](2)
+    ch.send(1)
+    assert (ch.cap, ch.recv()) == (2, 1)
