@@ -27,7 +27,7 @@ MACHINES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64"
 
 # For Cython's C file as well. initial-exec: the current G is one load away, and
 # the library is loaded once and for good, so the static TLS block has room.
-COMMON = ["-std=gnu11", "-fvisibility=hidden", "-ftls-model=initial-exec"]
+COMMON = ["-std=gnu11", "-fno-strict-aliasing", "-fvisibility=hidden", "-ftls-model=initial-exec"]
 COMMON += ["-O1", "-g3", "-DGORT_DEBUG_LEVEL=2"] if DEBUG else ["-O2"]
 # For csrc/ only.
 STRICT = ["-Wall", "-Wextra", *(["-Werror"] if WERROR else [])]

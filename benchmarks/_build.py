@@ -54,7 +54,7 @@ def c_command(name: str) -> list[str]:
 def c_program(name: str) -> Path:
     """A native program, compiled against gort's static library when either is newer."""
     if not LIBGORT.exists():
-        raise BuildError("build/libgort.a is missing (make)")
+        raise BuildError("build/libgort.a is missing (make lib)")
     program, folder = OUT / f"native_{name}", ROOT / "benchmarks" / "native"
     if _stale(program, [folder / f"{name}.c", folder / "bench.h", LIBGORT]):
         OUT.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ exit status.
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -51,6 +52,7 @@ class Run:
     cpus: list[int]
     load: float  # of the machine just before
     took: float = 0.0  # seconds, with the process's start
+    cpu: float = 0.0  # seconds of user and system time that it got
     n: int = 0
     values: dict[str, list[float]] = field(default_factory=dict)
     error: str | None = None
@@ -180,9 +182,10 @@ def measure(question: Question, peer: str, round_: int, options: Options) -> Run
     core = usable[-1] if options.cpu is None else options.cpu
     cpus = [core] if question.procs == 1 else usable
     run = Run(question.name, peer, round_, [], cpus, os.getloadavg()[0])
-    start = time.monotonic()
+    start, cpu = time.monotonic(), _children_cpu()
     try:
         run.command = question.commands[peer]()
+        start, cpu = time.monotonic(), _children_cpu()  # again: it may have been compiled
         done = subprocess.run(
             run.command,
             cwd=_peers.ROOT,
@@ -198,15 +201,21 @@ def measure(question: Question, peer: str, round_: int, options: Options) -> Run
             run.n, run.values = _parse(question, done.stdout)
     except (_build.BuildError, subprocess.TimeoutExpired, OSError, ValueError, KeyError) as problem:
         run.error = f"{type(problem).__name__}: {problem}"
-    run.took = time.monotonic() - start
+    run.took, run.cpu = time.monotonic() - start, _children_cpu() - cpu
     return run
 
 
+def _children_cpu() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def _failure(done: subprocess.CompletedProcess[str]) -> str:
-    """How a process ended, and the last thing that it said."""
+    """How a process ended, and what it said of it: a fatal report's first line, or the last line."""
     status = f"signal {-done.returncode}" if done.returncode < 0 else f"exit status {done.returncode}"
-    said = (done.stderr.strip() or done.stdout.strip()).splitlines()
-    return f"{status}: {said[-1]}" if said else status
+    said = (done.stderr.strip() or done.stdout.strip()).splitlines() or [""]
+    fatal = [line for line in said if line.lower().startswith(("fatal", "panic", "runtime:"))]
+    return f"{status}: {(fatal or said[-1:])[0]}"
 
 
 def run(asked: Iterable[Question], options: Options, progress: Callable[[Run], None]) -> list[Run]:

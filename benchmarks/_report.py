@@ -59,6 +59,19 @@ def ratio(figure: Figure, reference: Figure | None) -> str:
     return f"x{times:.2f}" if times >= 0.1 else f"x{times:.3f}"
 
 
+def disturbed(runs: Sequence[Run], out: TextIO) -> None:
+    """Warn of processes that had to share their core: their figures are too large.
+
+    The workloads keep one core busy, but for `sleepers` and those on two Ps.
+    """
+    alone = [r for r in runs if not r.error and len(r.cpus) == 1 and r.workload != "sleepers"]
+    shared = [r for r in alone if r.cpu < 0.9 * r.took]
+    if shared:
+        print(f"DISTURBED: {len(shared)} of {len(alone)} processes got less than 90 % of their core:", file=out)
+        for r in sorted(shared, key=lambda r: r.cpu / r.took)[:5]:
+            print(f"  {r.cpu / r.took:.0%} in round {r.round} of {r.workload} on {r.peer}", file=out)
+
+
 def speed_ups(figures: Figures, out: TextIO) -> None:
     """Two Ps against one: the one comparison that goes across questions."""
     for peer in ("gort", "go"):
@@ -91,6 +104,7 @@ def print_all(
         print("QUICK: sizes cut down to try the programs out. Not figures to compare.", file=out)
     table(asked, runs, figures, base, out)
     print(file=out)
+    disturbed(runs, out)
     speed_ups(figures, out)
     if any(goal.workload in {w for w, _, peer in figures if peer == "gort"} for goal in GOALS) and not quick:
         print("\nGoals (gort's figure, or its ratio):", file=out)

@@ -17,6 +17,7 @@ int gort_go(void (*fn)(void *), void *arg)
     }
     G *g = g_new(&gort_native);
     if (unlikely(!g)) return GORT_ENOMEM;
+    g->id = g_new_id();
     g->fn = fn;
     g->arg = arg;
     g_start(g);

@@ -432,6 +432,7 @@ static P *p_new(Dom *d, int id)
     memset(p, 0, sizeof *p);
     p->id = id;
     p->dom = d;
+    p->solo = d->solo;
     atomic_store(&p->tm.next, GORT_FOREVER);
     return p;
 }
@@ -501,6 +502,7 @@ int gort_init_python(const pyhooks *h, size_t ds_head, size_t ds_tail, void *ts)
     int r = gort_init();
     if (r) return r;
     if (!(d->stacks = stackpool_new(gort_stack_bytes, ds_head, ds_tail))) return GORT_ENOMEM;
+    d->solo = true;
     if (sched_set_procs(d, 1) < 0) return GORT_ENOMEM;
     M *m = m_alloc(d);
     G *g = calloc(1, sizeof *g);

@@ -202,7 +202,7 @@ static void ctx_gil_leave(void *ts)
 }
 
 /* ---- the life of a goroutine's thread state ------------------------------------ */
-static uint64_t ts_serial = (uint64_t)1 << 62; /* GIL; ids of ours, never CPython's */
+static _Atomic uint64_t ts_serial = (uint64_t)1 << 62; /* ids of ours, never CPython's */
 
 static void set_chunk(G *g, PyThreadState *ts)
 {
@@ -215,24 +215,41 @@ static void set_chunk(G *g, PyThreadState *ts)
     ts->datastack_limit = (PyObject **)(void *)g->ds_hi;
 }
 
-int pyctx_g_init(G *g)
+static bool give_ts(G *g)
 {
-    PyThreadState *ts = g->ts;
-    if (unlikely(!ts)) {
-        if (!(ts = PyThreadState_New(main_ts->interp))) {
-            PyErr_Clear();
-            PyErr_NoMemory();
-            return -1;
-        }
-        set_chunk(g, ts);
-        /* What _current_frames, faulthandler and py-spy tell threads apart by. */
-        ts->thread_id = (unsigned long)(uintptr_t)g;
-        pyc_limit_c_stack(ts, g->stack_lo, g->stack_hi, stack_size(g->dom->stacks));
-        g->ts = ts;
+    PyThreadState *ts = PyThreadState_New(main_ts->interp); /* needs no GIL */
+    if (!ts) return false;
+    set_chunk(g, ts);
+    /* What _current_frames, faulthandler and py-spy tell threads apart by. */
+    ts->thread_id = (unsigned long)(uintptr_t)g;
+    pyc_limit_c_stack(ts, g->stack_lo, g->stack_hi, stack_size(g->dom->stacks));
+    g->ts = ts;
+    return true;
+}
+
+/* f's turn to run: give it a G. On the stack of a G that ended or parked, with
+ * the GIL, or on g0, maybe without it. */
+static G *ctx_start(gfresh *f, G *on)
+{
+    G *g = on ? on : g_new(&gort_python);
+    if (unlikely(!g || (!g->ts && !give_ts(g)))) {
+        if (g) g_discard(g);
+        void *save = getm()->ts ? NULL : ctx_gil_enter();
+        f->failed(f->handle);
+        if (save) ctx_gil_leave(save);
+        return NULL;
     }
     /* contextvars cache by (id, version): a state used again is another one */
-    ts->id = ++ts_serial;
-    return 0;
+    ((PyThreadState *)g->ts)->id = ++ts_serial;
+    g->id = f->id;
+    g->handle = f->handle;
+    g->fn = f->fn;
+    g->arg = f->arg;
+    g->kill_pending = f->kill_pending;
+    g->system = f->system;
+    *f->slot = g;
+    atomic_store_explicit(&g->status, G_RUNNABLE, memory_order_relaxed);
+    return g;
 }
 
 /* On g's own state, as its last act: leave nothing to the next goroutine. */
@@ -382,7 +399,7 @@ static const pyhooks hooks = {
     .swap = ctx_swap, .attach = ctx_attach, .detach = ctx_detach,
     .release = ctx_release, .acquire = ctx_acquire, .deadlock = ctx_deadlock,
     .signals = ctx_signals, .dump = ctx_dump, .detached = ctx_detached,
-    .gil_enter = ctx_gil_enter, .gil_leave = ctx_gil_leave, .drop = ctx_drop,
+    .gil_enter = ctx_gil_enter, .gil_leave = ctx_gil_leave, .drop = ctx_drop, .start = ctx_start,
 };
 
 const char *pyctx_swap_name(void) { return fast ? "fast" : "stock"; }

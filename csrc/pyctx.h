@@ -6,8 +6,6 @@
 
 /* Make the calling thread goroutine 1. 0, or -1 with an exception set. */
 int pyctx_init(void);
-/* Give g, fresh from g_new(), a clean thread state. -1: MemoryError is set. */
-int pyctx_g_init(G *g);
 /* Run the handlers of signals that came in; main goroutine only. 0 or -1. */
 int pyctx_check_signals(void);
 /* "fast" or "stock": how thread states are swapped. */

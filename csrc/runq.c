@@ -6,6 +6,9 @@
  * which inherits the time slice. A thief may read a slot that is overwritten
  * meanwhile: its CAS on the head then fails, so the slots are atomics.
  *
+ * A solo P (the Python domain's on a GIL build) has no thieves, so its owner needs
+ * no read-modify-write at all: plain loads and stores of the same atomics.
+ *
  * The owner takes runnext at most NEXT_STREAK times in a row while the ring has
  * work: two goroutines that only wake each other must not starve the rest (Go's
  * sysmon preempts the shared time slice instead).
@@ -44,23 +47,29 @@ static void ring_put(P *p, G *g)
     }
 }
 
+static inline G *swap_next(P *p, G *g)
+{
+    if (!p->solo) return atomic_exchange_explicit(&p->runnext, g, memory_order_acq_rel);
+    G *old = atomic_load_explicit(&p->runnext, memory_order_relaxed);
+    atomic_store_explicit(&p->runnext, g, memory_order_release);
+    return old;
+}
+
 /* Owner only. With next, g runs next and what was there goes to the ring. */
 void runq_put(P *p, G *g, bool next)
 {
     if (next) {
-        G *old = atomic_exchange_explicit(&p->runnext, g, memory_order_acq_rel);
+        G *old = swap_next(p, g);
         if (!old) return;
         g = old;
     }
     ring_put(p, g);
 }
 
-/* The single-P domain has no thieves, so its runnext needs no locked exchange. */
-static G *take_next(P *p)
+static inline G *take_next(P *p)
 {
-    G *g = atomic_load_explicit(&p->runnext, memory_order_relaxed);
-    if (!g) return NULL;
-    return atomic_exchange_explicit(&p->runnext, NULL, memory_order_acq_rel);
+    if (!atomic_load_explicit(&p->runnext, memory_order_relaxed)) return NULL;
+    return swap_next(p, NULL);
 }
 
 /* Owner only. */
@@ -75,6 +84,10 @@ G *runq_get(P *p)
     p->next_streak = 0;
     while (h != t) {
         G *g = atomic_load_explicit(&p->runq[h % RUNQ_SIZE], memory_order_relaxed);
+        if (p->solo) {
+            atomic_store_explicit(&p->runq_head, h + 1, memory_order_release);
+            return g;
+        }
         if (atomic_compare_exchange_weak_explicit(&p->runq_head, &h, h + 1, memory_order_acq_rel,
                                                   memory_order_acquire))
             return g;

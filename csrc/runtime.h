@@ -9,6 +9,7 @@
  *   GK_THREAD  stands for a plain OS thread that waits in a gort call; it is
  *              never scheduled, its wait is a futex on the wait word
  *   GK_G0      an M's scheduler stack
+ *   GK_FRESH   a Python goroutine that has not started: a gfresh, see below
  *
  * G states (g->status; who may change it)
  *   IDLE     -> RUNNABLE  the creator, which owns the G alone
@@ -84,7 +85,7 @@ typedef struct timer timer;
 
 /* ---- G ---------------------------------------------------------------- */
 enum { G_IDLE = 0, G_RUNNABLE, G_RUNNING, G_SYSCALL, G_WAITING, G_DEAD };
-enum { GK_NONE = 0, GK_PYTHON, GK_NATIVE, GK_THREAD, GK_G0 };
+enum { GK_NONE = 0, GK_PYTHON, GK_NATIVE, GK_THREAD, GK_G0, GK_FRESH };
 
 /* Why a G waits; gort_reasons[] has the texts, which are Go's. */
 enum {
@@ -94,32 +95,42 @@ enum {
 };
 extern const char *const gort_reasons[R_COUNT_];
 
+/* What queues see of a G. A Python goroutine that has not started yet is only
+ * this much (GK_FRESH, inside its handle): it gets a stack and a thread state, in
+ * fact those of the goroutine that just ended, when it is its turn to run. */
+#define GHEAD                                                                       \
+    G *link;                    /* in a queue or a pool; owned by it */              \
+    M *lockedm;                 /* may run on this M only */                         \
+    void *handle;               /* PyObject of the Goroutine, a strong reference */  \
+    uint64_t id;                                                                     \
+    void (*fn)(void *);         /* what it runs */                                   \
+    void *arg;                                                                       \
+    _Atomic uint8_t status;                                                          \
+    uint8_t kind;                                                                    \
+    bool kill_pending;          /* GIL; GoroutineExit is due at the next wait */     \
+    bool system                 /* not counted, no deadlock of its own */
 struct G {
+    GHEAD;
+    uint8_t reason;             /* R_*; read without a lock by dumps */
+    bool main;                  /* goroutine 1 */
+    uint8_t lock_depth;         /* nested lock_os_thread calls */
     void *sp;                   /* saved stack pointer while not running */
     _Atomic uint64_t wake;      /* the wait word */
     void *ts;                   /* PyThreadState, GK_PYTHON only */
-    void *handle;               /* PyObject of the Goroutine, a strong reference */
-    G *link;                    /* in a queue or a pool; owned by it */
     Dom *dom;
     M *m;                       /* the M that runs it, or ran it last */
-    M *lockedm;                 /* may run on this M only */
-    uint64_t id;
-    _Atomic uint8_t status;
-    uint8_t kind;
-    uint8_t reason;             /* R_*; read without a lock by dumps */
-    bool kill_pending;          /* GIL; GoroutineExit is due at the next wait */
-    bool system;                /* not counted, no deadlock of its own */
-    bool main;                  /* goroutine 1 */
-    uint8_t lock_depth;         /* nested lock_os_thread calls */
-    int64_t wait_since;         /* ns; 0: not taken, see park */
-    void (*fn)(void *);         /* GK_NATIVE: what it runs; GK_PYTHON: entry hook */
-    void *arg;
+    int64_t wait_since;         /* gort_coarse_ns at the park */
     char *stack_lo, *stack_hi;  /* usable C stack */
     char *ds_lo, *ds_hi;        /* GK_PYTHON: room for the first datastack chunk */
 #if GORT_SANITIZE_FIBERS
     void *fiber;                /* TSan's fiber, or ASan's fake stack */
 #endif
 };
+typedef struct gfresh {
+    GHEAD;
+    G **slot;                   /* where the handle wants to know its G */
+    void (*failed)(void *handle); /* GIL: there was no memory to start it */
+} gfresh;
 
 /* ---- wait word -------------------------------------------------------- */
 #define WK_PARKED 1u
@@ -185,6 +196,7 @@ typedef struct timers {
 enum { P_IDLE = 0, P_RUNNING, P_DEAD };
 struct P {
     int id;
+    bool solo;                  /* the only P its domain can ever have: no thieves */
     _Atomic int status;         /* dom.lock, but for relaxed reads */
     Dom *dom;
     M *_Atomic m;               /* owner; the owner, or dom.lock while idle */
@@ -237,6 +249,7 @@ struct Dom {
     P *_Atomic allp[MAXPROCS];  /* filled once, never freed */
     _Atomic int nprocs;
     int nallp;
+    bool solo;                  /* one P for ever: a GIL build's Python domain */
     P *pidle;
     _Atomic int npidle;
     _Atomic int nmspinning;
@@ -269,6 +282,8 @@ typedef struct pyhooks {
     bool (*detached)(M *m);       /* GIL held by caller: is m's G in a call? */
     void *(*gil_enter)(void);     /* sysmon: take the GIL on a state of its own */
     void (*gil_leave)(void *);
+    G *(*start)(gfresh *f, G *on); /* give it a G (`on`, or one of its choice); NULL:
+                                     no memory, and its handle knows */
     void (*drop)(G *g);           /* free a dead G's thread state (GIL) */
 } pyhooks;
 extern const pyhooks *gort_py;
@@ -288,10 +303,13 @@ int gort_init_python(const pyhooks *h, size_t ds_head, size_t ds_tail, void *ts)
 G *sched_pool_take(Dom *d);      /* a dead G with its stack, or NULL */
 G *g_new(Dom *d);               /* from the pool or fresh; NULL: no memory */
 void g_start(G *g);             /* IDLE -> RUNNABLE, into a run queue */
+void g_start_fresh(gfresh *f);
 void g_discard(G *g);           /* an IDLE G that is not to be started */
-_Noreturn void g_exit(void);    /* the running G is done */
+uint64_t g_new_id(void);
+void sched_each_fresh(Dom *d, void (*fn)(void *handle, void *), void *arg); /* GIL */
 void g_ready(G *g);             /* WAITING -> RUNNABLE, after a claim */
 void g_yield(void);
+void g_yield_on(M *m);          /* the same for a caller that has looked: m->curg is set */
 int sched_set_procs(Dom *d, int n);
 void sched_blocking_enter(G *g);/* GIL held: let others run while we block */
 void sched_blocking_exit(G *g);

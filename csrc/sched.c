@@ -46,6 +46,7 @@ Dom gort_native = { .kind = GK_NATIVE }, gort_python = { .kind = GK_PYTHON };
 const pyhooks *gort_py;
 G *gort_main_g;
 static _Atomic uint64_t next_goid = 1;
+static _Atomic uint64_t next_seed = 1; /* of wait words: no two Gs start alike */
 
 /* ---- current M -------------------------------------------------------- */
 static __thread M *tls_m;
@@ -171,7 +172,10 @@ G *sched_pool_take(Dom *d) { return gfree_take(d, own_p(d)); }
 
 static void gfree_put(Dom *d, P *p, G *g)
 {
-    if (p && (d->kind == GK_PYTHON ? p->ngfree < GFREE_MAX : p->ngfree < GFREE_LOCAL)) {
+    M *m = getm();
+    /* On g0 the M may still have g's thread state attached: that one must live. */
+    bool keep = g->ts && m && m->ts == g->ts;
+    if (p && (keep || p->ngfree < (d->kind == GK_PYTHON ? GFREE_MAX : GFREE_LOCAL))) {
         g->link = p->gfree;
         p->gfree = g;
         p->ngfree++;
@@ -185,7 +189,7 @@ static void gfree_put(Dom *d, P *p, G *g)
             p->gfree = next->link;
             p->ngfree--;
         }
-        bool full = atomic_load_explicit(&d->ngfree, memory_order_relaxed) >= GFREE_MAX;
+        bool full = !keep && atomic_load_explicit(&d->ngfree, memory_order_relaxed) >= GFREE_MAX;
         G **to = full ? &drop : &d->gfree;
         g->link = *to;
         *to = g;
@@ -220,10 +224,7 @@ G *g_new(Dom *d)
         if (!(g = stack_alloc(d->stacks))) return NULL;
         g->kind = (uint8_t)d->kind;
         g->dom = d;
-        g->id = atomic_fetch_add_explicit(&next_goid, 1, memory_order_relaxed);
-        atomic_store_explicit(&g->wake, g->id << 24, memory_order_relaxed);
-    } else {
-        g->id = atomic_fetch_add_explicit(&next_goid, 1, memory_order_relaxed);
+        atomic_store_explicit(&g->wake, atomic_fetch_add(&next_seed, 1) << 44, memory_order_relaxed);
     }
     fiber_new(g);
     g->sp = fresh_stack(g->stack_hi, gort_g_tramp);
@@ -232,6 +233,8 @@ G *g_new(Dom *d)
     atomic_store_explicit(&g->status, G_IDLE, memory_order_relaxed);
     return g;
 }
+
+uint64_t g_new_id(void) { return atomic_fetch_add_explicit(&next_goid, 1, memory_order_relaxed); }
 
 static void count_created(Dom *d, P *p)
 {
@@ -290,6 +293,36 @@ static void submit(G *g, bool next)
     }
     runq_put(p, g, next);
     if (atomic_load_explicit(&d->nprocs, memory_order_relaxed) > 1) sched_wakep(d);
+}
+
+/* From outside, without a G of its own yet. Only the Python domain has such. */
+void g_start_fresh(gfresh *f)
+{
+    P *p = own_p(&gort_python);
+    f->kind = GK_FRESH;
+    f->link = NULL;
+    f->lockedm = NULL;
+    f->id = g_new_id();
+    if (!f->system) count_created(&gort_python, p);
+    atomic_store_explicit(&f->status, G_RUNNABLE, memory_order_relaxed);
+    if (likely(p)) runq_put(p, (G *)f, true);
+    else sched_inject(&gort_python, (G *)f);
+}
+
+/* Those still in the queues. Under the GIL only injections can come between. */
+void sched_each_fresh(Dom *d, void (*fn)(void *handle, void *), void *arg)
+{
+    for (int i = 0; i < d->nallp; i++) {
+        P *p = atomic_load(&d->allp[i]);
+        G *g = atomic_load(&p->runnext);
+        if (g && g->kind == GK_FRESH) fn(g->handle, arg);
+        for (uint32_t k = atomic_load(&p->runq_head); k != atomic_load(&p->runq_tail); k++)
+            if ((g = atomic_load(&p->runq[k % RUNQ_SIZE]))->kind == GK_FRESH) fn(g->handle, arg);
+    }
+    gmutex_lock(&d->lock);
+    for (G *g = d->runq_first; g; g = g->link)
+        if (g->kind == GK_FRESH) fn(g->handle, arg);
+    gmutex_unlock(&d->lock);
 }
 
 void g_start(G *g)
@@ -396,20 +429,25 @@ static inline bool timers_look(P *p)
     return cycles() - p->timer_tsc > TIMER_CYCLES;
 }
 
+/* The next G on m's own queue, if nothing else is due that only g0 does. */
+static inline G *next_local(M *m)
+{
+    P *p = m->p;
+    if (unlikely(!p || m->lockedg)) return NULL;
+    if (unlikely(++p->schedtick % SCHED_TICK == 0 || timers_look(p))) return NULL;
+    G *to = runq_get(p);
+    if (to && unlikely(to->lockedm && to->lockedm != m)) {
+        runq_put(p, to, true);
+        return NULL;
+    }
+    return to;
+}
+
 /* Leave the running g: straight to the next one, or to g0. */
 static void leave(M *m, G *g, int how)
 {
-    P *p = m->p;
-    G *to = NULL;
-    if (likely(p && !m->lockedg)) {
-        if (likely(++p->schedtick % SCHED_TICK != 0 && !timers_look(p))) {
-            to = runq_get(p);
-            if (to && unlikely(to->lockedm && to->lockedm != m)) {
-                runq_put(p, to, true);
-                to = NULL;
-            }
-        }
-    }
+    G *to = next_local(m);
+    if (to && to->kind == GK_FRESH) to = gort_py->start((gfresh *)to, NULL);
     switch_to(m, g, to ? to : &m->g0, how);
 }
 
@@ -423,10 +461,12 @@ void sched_park(G *g)
 void g_yield(void)
 {
     M *m = getm();
-    if (!m || !m->curg) {
-        os_yield_cpu();
-        return;
-    }
+    if (m && m->curg) g_yield_on(m);
+    else os_yield_cpu();
+}
+
+void g_yield_on(M *m)
+{
     P *p = m->p;
     G *g = m->curg;
     if (p && atomic_load_explicit(&m->dom->runqsize, memory_order_relaxed) == 0 && runq_empty(p) &&
@@ -447,19 +487,27 @@ void sched_rejoin(G *g) /* on an M without a P: queue up for one */
     leave(getm(), g, C_YIELD);
 }
 
-_Noreturn void g_exit(void)
+/* g's function has returned. Returns if g's stack goes on as another goroutine:
+ * one that has not started yet needs no switch, and finds warm caches. */
+static void g_finished(M *m, G *g)
 {
-    M *m = getm();
-    G *g = m->curg;
     if (!g->system) count_ended(m->dom, m->p);
-    g->lockedm = NULL;
+    if (!g->main) g->lockedm = NULL;
     if (unlikely(m->lockedg == g)) m->lockedg = NULL;
     g->lock_depth = 0;
     g->system = false;
     g->kill_pending = false;
     atomic_store_explicit(&g->status, G_DEAD, memory_order_relaxed);
-    leave(m, g, C_DEAD);
-    gort_throw("g_exit: a dead goroutine was resumed");
+    G *to = next_local(m);
+    if (to && to->kind == GK_FRESH) {
+        if (gort_py->start((gfresh *)to, g)) {
+            atomic_store_explicit(&g->status, G_RUNNING, memory_order_relaxed);
+            return;
+        }
+        to = NULL;
+    }
+    switch_to(m, g, to ? to : &m->g0, C_DEAD);
+    gort_throw("g_finished: a dead goroutine was resumed");
 }
 
 /* The first C function on a goroutine's stack; called by gort_g_tramp. */
@@ -467,8 +515,10 @@ _Noreturn void g_entry(void)
 {
     after_switch();
     G *g = getm()->curg;
-    g->fn(g->arg);
-    g_exit();
+    for (;;) {
+        g->fn(g->arg);
+        g_finished(getm(), g);
+    }
 }
 
 /* ---- finding work ------------------------------------------------------ */
@@ -621,6 +671,7 @@ _Noreturn void sched_loop(M *m)
             m_start_locked(m, g);
             continue;
         }
+        if (g->kind == GK_FRESH && !(g = gort_py->start((gfresh *)g, NULL))) continue;
         if (m->p) m->p->schedtick++;
         switch_to(m, &m->g0, g, C_NONE);
     }
@@ -642,10 +693,10 @@ int sched_adopt(M *m, G *g)
 #if defined(__SANITIZE_THREAD__)
     g->fiber = __tsan_get_current_fiber();
 #endif
-    g->id = atomic_fetch_add(&next_goid, 1);
+    g->id = g_new_id();
     g->dom = m->dom;
     g->m = m;
-    atomic_store(&g->wake, g->id << 24);
+    atomic_store(&g->wake, atomic_fetch_add(&next_seed, 1) << 44);
     atomic_store(&g->status, G_RUNNING);
     m->curg = g;
     tls_m = m;

@@ -93,6 +93,7 @@ cdef class Ref:
     def __init__(self, value=None):
         self.v = value
 
+    @classmethod
     def __class_getitem__(cls, item):
         return _types.GenericAlias(cls, item)
 

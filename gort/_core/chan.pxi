@@ -153,6 +153,7 @@ cdef class Chan:
         if self.c == NULL:
             raise MemoryError(f"no memory for a channel of capacity {cap}")
 
+    @classmethod
     def __class_getitem__(cls, item):
         return _types.GenericAlias(cls, item)
 
@@ -358,6 +359,7 @@ cdef class Sender:
     def __init__(self, Chan ch not None):
         self.ch = ch
 
+    @classmethod
     def __class_getitem__(cls, item):
         return _types.GenericAlias(cls, item)
 
@@ -400,6 +402,7 @@ cdef class Receiver:
     def __init__(self, Chan ch not None):
         self.ch = ch
 
+    @classmethod
     def __class_getitem__(cls, item):
         return _types.GenericAlias(cls, item)
 

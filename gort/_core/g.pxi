@@ -23,12 +23,22 @@ cdef extern from *:
         return Py_NewRef(n);
     }
     """
-    PyObject *gort_raised()
+    object gort_raised_steal "gort_raised"()
+    object gort_take "(PyObject *)"(PyObject *o)
     object gort_qualname(object fn)
     PyObject *raw_call "PyObject_Call"(PyObject *fn, PyObject *args, PyObject *kwargs)
     PyObject *raw_vectorcall "PyObject_Vectorcall"(PyObject *fn, PyObject *const *args, size_t n, PyObject *names)
-    PyObject *PyDict_GetItem(PyObject *d, PyObject *k)
+    PyObject *PyDict_GetItemWithError(PyObject *d, PyObject *k)
     Py_ssize_t Py_REFCNT(PyObject *o)
+    ctypedef struct PyMethodDef:
+        const char *ml_name
+        void *ml_meth
+        int ml_flags
+        const char *ml_doc
+    enum: METH_FASTCALL, METH_KEYWORDS
+    object PyCFunction_NewEx(PyMethodDef *d, object self, object module)
+    object PyTuple_New(Py_ssize_t n)
+    void PyTuple_SET_ITEM(object t, Py_ssize_t i, object o)
 
 cdef PyObject *threading_dict = <PyObject *>_threading.__dict__
 cdef object TRACE_HOOK = sys.intern("_trace_hook")
@@ -36,29 +46,41 @@ cdef object PROFILE_HOOK = sys.intern("_profile_hook")
 cdef Goroutine main_goroutine
 
 
-@cython.freelist(256)
+@cython.freelist(1024)
 @cython.final
 cdef class Goroutine:
     """A handle of a goroutine; `go()` makes it."""
-    cdef G *g                       # NULL once it is done
-    cdef readonly object id
-    cdef object fn, args, kwargs    # until it starts
-    cdef object result, exc
-    cdef object _name
-    cdef WaitGroup wg
+    cdef G *g                       # while it has one: from its start to its end
+    cdef gfresh node                # what is queued before it has
+    cdef object what                # the function; after the end its name
+    cdef object args                # a tuple, (tuple, dict), or None; until it starts
+    cdef object value               # result or exception
+    cdef object _name               # as assigned
+    cdef PyObject *wg               # the WaitGroup that counts it; a reference
     cdef gort_notify joiners        # GIL
-    cdef bint _done, seen
+    cdef bint _done, failed, seen
     cdef object __weakref__
 
     def __init__(self):
         raise TypeError("a Goroutine is made by gort.go()")
 
+    @classmethod
+    def __class_getitem__(cls, item):
+        return _types.GenericAlias(cls, item)
+
+    @property
+    def id(self):
+        """Its number: unique, never used again."""
+        return self.node.id
+
     @property
     def name(self):
         """The function's qualified name, or what was assigned."""
-        if self._name is None and self.fn is not None:
-            return getattr(self.fn, "__qualname__", type(self.fn).__qualname__)
-        return self._name
+        if self._name is not None:
+            return self._name
+        if self._done:
+            return self.what
+        return name_of(self.what)
 
     @name.setter
     def name(self, value):
@@ -75,7 +97,7 @@ cdef class Goroutine:
     def state(self):
         """"runnable", "running", "waiting", "syscall" or "dead"."""
         if self.g == NULL:
-            return "dead"
+            return "dead" if self._done else "runnable"
         return (<bytes>g_status_name(self.g)).decode()
 
     @property
@@ -94,7 +116,7 @@ cdef class Goroutine:
         cdef waitopt o
         cdef int may, r
         if not self._done:
-            if self.g == gort_curg():
+            if self.g != NULL and self.g == gort_curg():
                 raise RuntimeError("a goroutine cannot join itself")
             may = wait_options(&o, timeout, ctx)
             while not self._done:
@@ -103,10 +125,10 @@ cdef class Goroutine:
                 r = notify_wait(&self.joiners, R_JOIN, &o)
                 if r != GORT_OK:
                     raise_wait(r, ctx)
-        if self.exc is not None:
+        if self.failed:
             self.seen = True
-            raise self.exc
-        return self.result
+            raise self.value
+        return self.value
 
     def kill(self):
         """Raise GoroutineExit in it where it waits, or at its next wait if it runs.
@@ -114,7 +136,10 @@ cdef class Goroutine:
         Before it has started its body never runs. No effect on one that has
         ended. Does not wait for the end: `join()` does.
         """
-        if self.g == NULL or self._done:
+        if self._done:
+            return
+        if self.g == NULL:
+            self.node.kill_pending = True
             return
         self.g.kill_pending = True
         wait_interrupt(self.g, WC_KILL)
@@ -133,19 +158,24 @@ cdef class Goroutine:
         return f"<Goroutine {self.id} {self.name!r} {self.state}>"
 
     def __dealloc__(self):
-        if self.exc is not None and not self.seen:
-            report_unseen(self.id, self._name, self.exc)
+        if self.failed and not self.seen:
+            report_unseen(self.node.id, self._name or self.what, self.value)
 
 
-cdef void report_unseen(object id, object name, object exc) noexcept:
+cdef object name_of(object fn):
+    name = gort_qualname(fn)
+    return name if name is not None else getattr(fn, "__qualname__", type(fn).__qualname__)
+
+
+cdef void report_unseen(uint64_t id, object name, object exc) noexcept:
     """A handle goes away with an exception nobody has seen: tell the hook, with a handle made anew."""
     cdef Goroutine h
     try:
         h = Goroutine.__new__(Goroutine)
-        h.id = id
+        h.node.id = id
         h._name = name
-        h._done = h.seen = True
-        h.exc = exc
+        h._done = h.failed = h.seen = True
+        h.value = exc
         call_excepthook(h, exc)
     except BaseException as e:
         sys.unraisablehook(_Unraisable(e))
@@ -192,61 +222,82 @@ def excepthook(goroutine, exc):
 # ---- a goroutine's life ------------------------------------------------------
 cdef int install_hooks() except -1:
     """As threading.Thread does: debuggers and coverage see new goroutines."""
-    cdef PyObject *hook = PyDict_GetItem(threading_dict, <PyObject *>TRACE_HOOK)
+    cdef PyObject *hook = PyDict_GetItemWithError(threading_dict, <PyObject *>TRACE_HOOK)
     if hook != NULL and <object>hook is not None:
         sys.settrace(<object>hook)
-    hook = PyDict_GetItem(threading_dict, <PyObject *>PROFILE_HOOK)
+    hook = PyDict_GetItemWithError(threading_dict, <PyObject *>PROFILE_HOOK)
     if hook != NULL and <object>hook is not None:
         sys.setprofile(<object>hook)
     return 0
 
 
-cdef void finish(Goroutine self, PyObject *res, PyObject *exc) noexcept:
-    if res != NULL:
-        self.result = <object>res
-        Py_DECREF(<object>res)
-    elif exc != NULL:
-        e = <object>exc
-        Py_DECREF(e)
-        if isinstance(e, KeyboardInterrupt):
-            interrupt_main(e)
-        elif not isinstance(e, GoroutineExit):
-            self.exc = e
+cdef void fail(Goroutine self, object e) noexcept:
+    if isinstance(e, KeyboardInterrupt):
+        interrupt_main(e)
+    elif not isinstance(e, GoroutineExit):
+        self.value = e
+        self.failed = True
+        if self.wg != NULL or Py_REFCNT(<PyObject *>self) <= 2:
             # ours and the runtime's reference: nobody else will ever ask
-            if Py_REFCNT(<PyObject *>self) <= 2:
-                self.seen = True
-                call_excepthook(self, e)
-            else:
-                unseen.add(self)
+            self.seen = True
+            call_excepthook(self, e)
+        else:
+            unseen.add(self)
+
+
+cdef void finish(Goroutine self) noexcept:
+    """What is known of the end is set: tell everybody."""
+    cdef PyObject *wg = self.wg
+    try:
+        self.what = name_of(self.what)
+    except Exception:
+        self.what = "?"
     self._done = True
-    if self.wg is not None:
-        wg_add(&self.wg.w, -1)
-        self.wg = None
-    self.g.handle = NULL
-    self.g = NULL
+    if self.g != NULL:
+        self.g.handle = NULL
+        self.g = NULL
+    if wg != NULL:
+        self.wg = NULL
+        wg_add(&(<WaitGroup>wg).w, -1)
+        Py_DECREF(<object>wg)
     notify_wake(&self.joiners, True)
     Py_DECREF(self)  # the runtime's
+
+
+cdef void not_started(void *handle) noexcept:
+    """There was no memory for its stack or thread state when its turn came."""
+    fail(<Goroutine>handle, MemoryError("gort: no memory for a goroutine's stack"))
+    (<Goroutine>handle).args = None
+    finish(<Goroutine>handle)
 
 
 cdef void body(void *arg) noexcept:
     cdef Goroutine self = <Goroutine>arg
     cdef PyObject *res = NULL
-    cdef PyObject *exc = NULL
-    fn, args, kwargs = self.fn, self.args, self.kwargs
-    self.fn = self.args = self.kwargs = None
+    fn, args = self.what, self.args
+    self.args = None
     if not self.g.kill_pending:
         try:
             install_hooks()
         except BaseException as e:
             sys.unraisablehook(_Unraisable(e))
-        if kwargs is None:
-            res = raw_call(<PyObject *>fn, <PyObject *>args, NULL)
+        if args is None:
+            res = raw_vectorcall(<PyObject *>fn, NULL, 0, NULL)
+        elif type((<tuple>args)[len(<tuple>args) - 1]) is KwArgs:
+            kw = (<tuple>args)[len(<tuple>args) - 1]
+            args = (<tuple>args)[:len(<tuple>args) - 1]
+            res = raw_call(<PyObject *>fn, <PyObject *>args, <PyObject *>((<KwArgs>kw).d))
+            kw = None
         else:
-            res = raw_call(<PyObject *>fn, <PyObject *>args, <PyObject *>kwargs)
+            res = raw_call(<PyObject *>fn, <PyObject *>args, NULL)
         if res == NULL:
-            exc = gort_raised()
-    fn = args = kwargs = None
-    finish(self, res, exc)
+            e = gort_raised_steal()
+            fail(self, e)
+            e = None
+        else:
+            self.value = gort_take(res)
+    fn = args = None
+    finish(self)
 
 
 cdef void g_main(void *arg) noexcept:
@@ -255,40 +306,96 @@ cdef void g_main(void *arg) noexcept:
     pyctx_dead(g)
 
 
-cdef Goroutine spawn(object fn, object args, object kwargs, WaitGroup wg):
+@cython.final
+cdef class KwArgs:
+    """Keyword arguments of a goroutine to be: the last item of its args."""
+    cdef dict d
+
+
+cdef Goroutine spawn(object fn, object args, object kwargs, WaitGroup wg, bint system=False):
     if not callable(fn):
         raise TypeError(f"go() needs a callable, not {fn!r}")
     cdef Goroutine self = Goroutine.__new__(Goroutine)
-    cdef G *g = g_new(&gort_python)
-    if g == NULL:
-        raise MemoryError("gort: no memory for a goroutine's stack")
-    try:
-        pyctx_g_init(g)
-    except BaseException:
-        g_discard(g)
-        raise
-    self.g = g
-    self.id = g.id
-    self.fn = fn
+    cdef KwArgs kw
+    if kwargs is not None:
+        kw = KwArgs.__new__(KwArgs)
+        kw.d = kwargs
+        args = (args or ()) + (kw,)
+    self.what = fn
     self.args = args
-    self.kwargs = kwargs
-    self.wg = wg
-    self._name = gort_qualname(fn)
-    g.fn = g_main
-    g.arg = <void *>self
-    g.handle = <void *>self
+    if wg is not None:
+        self.wg = <PyObject *>wg
+        Py_INCREF(wg)
+    self.node.fn = g_main
+    self.node.failed = not_started
+    self.node.arg = self.node.handle = <void *>self
+    self.node.slot = &self.g
+    self.node.system = system
     Py_INCREF(self)
-    g_start(g)
+    g_start_fresh(&self.node)
     return self
 
 
-def go(fn, /, *args, **kwargs):
-    """Start `fn(*args, **kwargs)` as a goroutine and return its handle. Does not park.
+cdef object go_fast(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *names):
+    """go(), called without a tuple and a dict being made for the arguments."""
+    cdef object rest = None, kwargs = None
+    cdef Py_ssize_t i
+    if n == 0:
+        raise TypeError("go() needs a callable as its first argument")
+    if n > 1:
+        rest = PyTuple_New(n - 1)
+        for i in range(1, n):
+            o = <object>args[i]
+            Py_INCREF(o)
+            PyTuple_SET_ITEM(rest, i - 1, o)
+    if names != NULL:
+        kwargs = {}
+        for i in range(len(<tuple>names)):
+            kwargs[(<tuple>names)[i]] = <object>args[n + i]
+    return spawn(<object>args[0], rest, kwargs, None)
 
-    Raises TypeError if `fn` is not callable, MemoryError if there is no room
-    for its stack. From any thread.
-    """
-    return spawn(fn, args, kwargs if kwargs else None, None)
+
+cdef object gosched_fast(PyObject *self, PyObject *const *args, Py_ssize_t n):
+    cdef M *m = getm()
+    cdef G *g
+    if n:
+        raise TypeError(f"gosched() takes no arguments ({n} given)")
+    if m == NULL or m.curg == NULL:
+        with nogil:
+            g_yield()
+        return None
+    g = m.curg
+    if not g.kill_pending:
+        g_yield_on(m)
+        if not g.kill_pending:
+            return None
+    raise_wait(GORT_EKILLED, None)
+
+
+cdef PyMethodDef GO_DEF
+GO_DEF.ml_name = "go"
+GO_DEF.ml_meth = <void *>go_fast
+GO_DEF.ml_flags = METH_FASTCALL | METH_KEYWORDS
+GO_DEF.ml_doc = """go(fn, /, *args, **kwargs)
+--
+
+Start `fn(*args, **kwargs)` as a goroutine and return its handle. Does not park.
+
+Raises TypeError if `fn` is not callable. If there is no memory for its stack
+when its turn comes, it ends with MemoryError instead. From any thread.
+"""
+cdef PyMethodDef GOSCHED_DEF
+GOSCHED_DEF.ml_name = "gosched"
+GOSCHED_DEF.ml_meth = <void *>gosched_fast
+GOSCHED_DEF.ml_flags = METH_FASTCALL
+GOSCHED_DEF.ml_doc = """gosched()
+--
+
+Let other goroutines run; a wait in the sense of `kill()`. Parks.
+"""
+# CPython calls these without an intermediate vectorcall (CALL_BUILTIN_FAST).
+go = PyCFunction_NewEx(&GO_DEF, None, "gort")
+gosched = PyCFunction_NewEx(&GOSCHED_DEF, None, "gort")
 
 
 cdef Goroutine running():
@@ -337,20 +444,6 @@ cdef int check_kill() except -1:
     return 0
 
 
-def gosched():
-    """Let other goroutines run; a wait in the sense of `kill()`. Parks."""
-    cdef G *g = gort_curg()
-    if g == NULL:
-        with nogil:
-            g_yield()
-        return
-    if g.kill_pending:
-        raise_wait(GORT_EKILLED, None)
-    g_yield()
-    if g.kill_pending:
-        raise_wait(GORT_EKILLED, None)
-
-
 def sleep(seconds, *, ctx=None):
     """Park the goroutine for at least `seconds`; 0 or less lets others run."""
     cdef waitopt o
@@ -359,7 +452,7 @@ def sleep(seconds, *, ctx=None):
     cdef double d = to_seconds(seconds, "seconds")
     wait_options(&o, None, ctx)
     if d == 0.0:
-        gosched()
+        gosched_fast(NULL, NULL, 0)
         return
     until = deadline_after(d)
     while True:
@@ -429,9 +522,18 @@ cdef bint collect(G *g, void *arg) noexcept:
     return True
 
 
+cdef void collect_fresh(void *handle, void *arg) noexcept:
+    try:
+        if not (<Goroutine>handle).node.system:
+            (<list>arg).append(<Goroutine>handle)
+    except MemoryError:
+        pass
+
+
 cdef list goroutines():
     """All living ones, by id."""
     cdef list found = [main_goroutine]
+    sched_each_fresh(&gort_python, collect_fresh, <void *>found)
     stack_each(py_stacks, collect, <void *>found)
     return sorted(found, key=lambda g: g.id)
 
@@ -439,6 +541,8 @@ cdef list goroutines():
 cdef str header(Goroutine h):
     cdef G *g = h.g
     what = h.wait_reason or h.state
+    if g == NULL:
+        return f"goroutine {h.id} [{what}]:"
     if gort_status(g) == G_WAITING:
         mins = (gort_now_ns() - g.wait_since) // 60_000_000_000
         if mins >= 1:
@@ -449,8 +553,6 @@ cdef str header(Goroutine h):
 
 
 cdef str dump_one(Goroutine h):
-    if h.g == NULL:
-        return ""
     lines = [header(h)]
     for f in reversed(h.stack()):
         lines.append(f"{f.name}(...)")

@@ -11,22 +11,7 @@ cdef bint in_run = False
 
 cdef Goroutine spawn_system(object fn):
     """A goroutine of the runtime's own: not counted, not dumped, no hope against a deadlock."""
-    cdef Goroutine self = Goroutine.__new__(Goroutine)
-    cdef G *g = g_new(&gort_python)
-    if g == NULL:
-        raise MemoryError("gort: no memory for a goroutine's stack")
-    pyctx_g_init(g)
-    self.g = g
-    self.id = g.id
-    self.fn = fn
-    self.args = ()
-    g.fn = g_main
-    g.arg = <void *>self
-    g.handle = <void *>self
-    g.system = True
-    Py_INCREF(self)
-    g_start(g)
-    return self
+    return spawn(fn, None, None, None, system=True)
 
 
 # ---- signals: handlers run on the main thread, KeyboardInterrupt goes to the main goroutine
@@ -127,9 +112,9 @@ def _at_exit():
         except BaseException as e:
             sys.unraisablehook(_Unraisable(e))
     for h in list(unseen):
-        if not (<Goroutine>h).seen and (<Goroutine>h).exc is not None:
+        if not (<Goroutine>h).seen:
             (<Goroutine>h).seen = True
-            call_excepthook(h, (<Goroutine>h).exc)
+            call_excepthook(h, (<Goroutine>h).value)
     pyctx_stop()
     pyctx_free_pool()
 
@@ -141,7 +126,7 @@ cdef int _start_runtime() except -1:
     pyctx_init()
     main_goroutine = Goroutine.__new__(Goroutine)
     main_goroutine.g = gort_main_g
-    main_goroutine.id = gort_main_g.id
+    main_goroutine.node.id = gort_main_g.id
     main_goroutine._name = "main"
     gort_main_g.handle = <void *>main_goroutine
     if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:

@@ -3,12 +3,13 @@ from cpython.object cimport PyObject
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint64_t
 
 cdef extern from "runtime.h" nogil:
+    ctypedef struct G
     ctypedef struct gmutex:
         pass
     ctypedef struct waitq:
         pass
     ctypedef struct M:
-        pass
+        G *curg
     ctypedef struct Dom:
         pass
     ctypedef struct stackpool "struct stackpool":
@@ -28,6 +29,17 @@ cdef extern from "runtime.h" nogil:
         int64_t wait_since
         void (*fn)(void *)
         void *arg
+    ctypedef struct gfresh:
+        G *link
+        void *handle
+        uint64_t id
+        void (*fn)(void *) noexcept
+        void *arg
+        uint8_t status
+        bint kill_pending
+        bint system
+        G **slot
+        void (*failed)(void *) noexcept
     ctypedef struct gort_chan:
         gmutex lock
         uint8_t shared, dtype, closed, timer
@@ -89,10 +101,9 @@ cdef extern from "runtime.h" nogil:
     stackpool *py_stacks "gort_python.stacks"
 
     M *getm()
-    G *g_new(Dom *d)
-    void g_start(G *g)
-    void g_discard(G *g)
+    void g_start_fresh(gfresh *f)
     void g_yield()
+    void g_yield_on(M *m)
     int64_t sched_ngo(Dom *d)
     void sched_blocking_enter(G *g)
     void sched_blocking_exit(G *g)
@@ -142,11 +153,11 @@ cdef extern from "runtime.h" nogil:
     void os_fail_set(int what, int64_t after, int64_t times)
 
 cdef extern from "runtime.h": # they call back with the GIL held
+    void sched_each_fresh(Dom *d, void (*fn)(void *, void *) noexcept, void *arg)
     void stack_each(stackpool *sp, bint (*fn)(G *, void *) noexcept, void *arg)
 
 cdef extern from "pyctx.h":
     int pyctx_init() except -1
-    int pyctx_g_init(G *g) except -1
     int pyctx_check_signals() except -1
     const char *pyctx_swap_name()
     void pyctx_stop()

@@ -1,0 +1,178 @@
+"""What type checkers make of gort's stubs. `mypy` reads this file (`make lint`); it is never run.
+
+Every `type: ignore` stands for a mistake that must be found: under
+`warn_unused_ignores`, a part of strict, mypy complains if it is not.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from traceback import StackSummary
+from typing import Any, assert_type
+
+import gort
+from gort import atomic, native, sync, time
+
+
+def area(width: int, height: float, *, unit: str = "m") -> str:
+    return f"{width * height} {unit}²"
+
+
+class Context:
+    """The least that `ctx=` takes."""
+
+    def done(self) -> gort.Chan[None]:
+        return gort.Chan[None]()
+
+    def err(self) -> Exception | None:
+        return None
+
+
+def goroutines() -> None:
+    g = gort.go(area, 2, 1.5, unit="cm")
+    assert_type(g, gort.Goroutine[str])
+    assert_type(g.join(), str)
+    assert_type(g.join(timeout=1), str)
+    assert_type(g.join(ctx=Context()), str)
+    assert_type(g.id, int)
+    assert_type(g.stack(), StackSummary)
+    assert_type(gort.go(lambda: [1]).join(), list[int])
+    g.name = "area"
+    g.id = 1  # type: ignore[misc]
+    gort.go(area, "2", 1.5)  # type: ignore[arg-type]
+    gort.go(area, 2)  # type: ignore[call-arg]
+    gort.go(area, 2, 1.5, colour="red")  # type: ignore[call-arg]
+    gort.go(3)  # type: ignore[arg-type]
+    anything: gort.Goroutine[object] = g
+    assert_type(anything.join(), object)
+    assert_type(gort.run(area, 2, 1.5), str)
+    assert_type(gort.blocking(area, 2, 1.5), str)
+    assert_type(gort.current(), gort.Goroutine[Any] | None)
+    assert_type(gort.gomaxprocs(2), int)
+    assert_type(gort.stack(all=True), str)
+
+
+def excepthook(goroutine: gort.Goroutine[Any], exc: BaseException) -> None:
+    gort.excepthook = excepthook
+
+
+def channels() -> None:
+    words = gort.Chan[str](3, name="words")
+    assert_type(words, gort.Chan[str])
+    assert_type(words.recv(), str)
+    assert_type(words.recv_ok(), tuple[str | Any, bool])
+    assert_type(list(words), list[str])
+    assert_type(iter(words), Iterator[str])
+    assert_type(len(words), int)
+    words.send("a", timeout=0.5)
+    words.send(1)  # type: ignore[arg-type]
+    assert_type(gort.Chan(dtype="i64"), gort.Chan[int])
+    assert_type(gort.Chan(8, dtype="u8"), gort.Chan[int])
+    assert_type(gort.Chan(dtype="ptr").ptr, int)
+    assert_type(gort.Chan(dtype="f64").recv(), float)
+    gort.Chan[int](dtype="i64")
+    gort.Chan[int](dtype="i32")  # type: ignore[call-overload]
+    gort.Chan[int](1.5)  # type: ignore[call-overload]
+    words = gort.Chan(dtype="i64")  # type: ignore[assignment]
+    declared: gort.Chan[bytes] = gort.Chan()
+    assert_type(declared.recv_nowait(), bytes)
+    nil: gort.Chan[int] = gort.NIL
+    assert_type(nil.recv(), int)
+
+
+def views() -> None:
+    ch = gort.Chan[bool]()
+    assert_type(ch.sender(), gort.Sender[bool])
+    assert_type(ch.receiver(), gort.Receiver[bool])
+    wider: gort.Receiver[int] = ch.receiver()
+    narrower: gort.Sender[bool] = gort.Chan[int]().sender()
+    assert_type(list(wider), list[int])
+    narrower.send(True)
+    wider.send(1)  # type: ignore[attr-defined]
+    narrower.recv()  # type: ignore[attr-defined]
+    not_invariant: gort.Chan[int] = ch  # type: ignore[assignment]
+    del not_invariant
+
+
+def selects(a: gort.Chan[int], b: gort.Chan[int], words: gort.Chan[str]) -> None:
+    assert_type(gort.select(a, b.receiver()), tuple[int, int | Any, bool])
+    assert_type(gort.select(a, None, default=True), tuple[int, int | Any, bool])
+    assert_type(gort.select(a, words), tuple[int, Any, bool])
+    assert_type(gort.select((words, "w"), a, (b.sender(), 1), (None, 0), timeout=1), tuple[int, Any, bool])
+    i, value, ok = gort.select(a, time.after(1), ctx=Context())
+    assert_type((i, ok), tuple[int, bool])
+    del value
+    gort.select("a")  # type: ignore[call-overload]
+    gort.select((a.receiver(), 1))  # type: ignore[arg-type]
+    gort.select(words.sender())  # type: ignore[call-overload]
+
+
+def contexts() -> None:
+    gort.sleep(1, ctx=Context())
+    gort.sleep(1, ctx=3)  # type: ignore[arg-type]
+    gort.sleep("1")  # type: ignore[arg-type]
+
+
+def locks() -> None:
+    mutex, both = sync.Mutex(), sync.RWMutex()
+    with mutex as m:
+        assert_type(m, sync.Mutex)
+    with both.reader(), both.writer():
+        pass
+    for locker in (mutex, both, both.reader()):
+        sync.Cond(locker).wait(timeout=1)
+    sync.Cond(3)  # type: ignore[arg-type]
+    wg = sync.WaitGroup()
+    wg.go(area, 2, 1.5)
+    wg.go(area, 2)  # type: ignore[call-arg]
+    assert_type(sync.once_value(lambda: 1)(), int)
+    assert_type(sync.once_func(lambda: 1)(), None)
+    with sync.Semaphore(2) as semaphore:
+        assert_type(semaphore.try_acquire(2), bool)
+
+
+def containers() -> None:
+    ages: sync.Map[str, int] = sync.Map()
+    assert_type(ages.load("a"), tuple[int | Any, bool])
+    assert_type(ages.load_or_store("a", 1), tuple[int, bool])
+    ages.store("a", "1")  # type: ignore[arg-type]
+    buffers = sync.Pool(bytearray)
+    assert_type(buffers.get(), bytearray)
+    buffers.put(3)  # type: ignore[arg-type]
+    without_new: sync.Pool[bytearray | None] = sync.Pool()
+    assert_type(without_new.get(), bytearray | None)
+
+
+def atomics() -> None:
+    assert_type(atomic.Int64(1).add(2), int)
+    atomic.Int64(1.5)  # type: ignore[arg-type]
+    assert_type(atomic.Bool().swap(True), bool)
+    assert_type(atomic.Ref("a").load(), str)
+    maybe: atomic.Ref[str | None] = atomic.Ref()
+    assert_type(maybe.swap("a"), str | None)
+    atomic.Ref[str]("a").store(1)  # type: ignore[arg-type]
+
+
+def timers() -> None:
+    assert_type(time.after(0.1).recv(), float)
+    assert_type(time.Ticker(1).c, gort.Chan[float])
+    assert_type(time.after_func(1, area, 2, 1.5), time.Timer)
+    assert_type(time.after_func(1, area, 2, 1.5).stop(), bool)
+    time.after_func(1, area, "2", 1.5)  # type: ignore[arg-type]
+    assert_type(time.now(), float)
+
+
+def natives(fn: ctypes._Pointer[Any]) -> None:
+    assert_type(native.go(fn, 1), native.NativeGoroutine)
+    assert_type(native.go(fn).join(timeout=1), None)
+    assert_type(native.num_goroutine(), int)
+    assert_type(gort.get_include(), str)
+
+
+def unreachable() -> int:
+    gort.select()
+
+
+def ends() -> int:
+    gort.goexit()
