@@ -160,10 +160,7 @@ int gort_chan_close(gort_chan *c)
         uint64_t v;
         bool got = c->recvq.first ? waitq_give(&c->recvq, 0, WC_CLOSED, &ready)
                                   : waitq_take(&c->sendq, &v, WC_CLOSED, &ready);
-        if (!got || !ready) continue;
-        ready->link = NULL;
-        *last = ready;
-        last = &ready->link;
+        if (got && ready) chain_add(&last, ready);
     }
     unlock_if(c);
     for (G *next; first; first = next) {
@@ -222,6 +219,8 @@ int gort_chan_try_recv(gort_chan *c, void *e) { return gort_chan_recv_timeout(c,
 int gort_select(gort_case *cases, int n, int64_t timeout_ns)
 {
     if (n < 0 || n > WK_MAXINDEX) return GORT_EINVAL;
+    for (int i = 0; i < n; i++)
+        if (cases[i].dir != GORT_RECV && cases[i].dir != GORT_SEND) return GORT_EINVAL;
     scase small[8], *sc = small;
     if (n > 8 && !(sc = os_malloc((size_t)n * sizeof *sc))) return GORT_ENOMEM;
     for (int i = 0; i < n; i++) {

@@ -130,8 +130,11 @@ static void *m_main(void *arg)
 
 static M *m_alloc(Dom *d)
 {
-    M *m = os_malloc(sizeof *m);
-    if (!m) return NULL;
+    gmutex_lock(&d->lock);
+    M *m = d->mspare;
+    if (m) d->mspare = m->link;
+    gmutex_unlock(&d->lock);
+    if (!m && !(m = os_malloc(sizeof *m))) return NULL;
     memset(m, 0, sizeof *m);
     m->dom = d;
     m->id = atomic_fetch_add(&next_mid, 1);
@@ -171,6 +174,8 @@ static M *m_new(Dom *d, P *p, G *g, bool spinning)
                 else atomic_store(&d->allm, m->alllink);
                 break;
             }
+        m->link = d->mspare;
+        d->mspare = m;
         gmutex_unlock(&d->lock);
     }
     if (room) {
@@ -241,7 +246,11 @@ static bool m_idle_once(M *m, bool recheck, bool listed)
         m->link = d->midle;
         d->midle = m;
         d->nmidle++;
-        if (!d->timer_m && d->pidle && (when = earliest_timer(d)) != GORT_FOREVER) {
+        /* The owner of a P tells nobody of a timer it adds, so the one who holds
+         * the office may sleep for longer than that: then it is ours. */
+        if (d->pidle) when = earliest_timer(d);
+        if (d->timer_m && when >= atomic_load(&d->timer_when)) when = GORT_FOREVER;
+        if (when != GORT_FOREVER) {
             d->timer_m = m;
             atomic_store(&d->timer_when, when);
         }
@@ -270,6 +279,11 @@ void m_stop(M *m, bool recheck)
     Dom *d = m->dom;
     gmutex_lock(&d->lock);
     while (!m->nextg) {
+        /* Injected since m looked, and no thread could be started for it? */
+        if (d->pidle && atomic_load(&d->runqsize) > 0) {
+            p_acquire(m, pidle_get(d));
+            break;
+        }
         bool self = m_idle_once(m, recheck, true);
         if (self && d->pidle && !m->nextg) p_acquire(m, pidle_get(d));
         if (m->nextp) {
@@ -279,6 +293,7 @@ void m_stop(M *m, bool recheck)
         if (m->p) break;
     }
     gmutex_unlock(&d->lock);
+    if (m->p) sysmon_wake(); /* it sleeps while all Ps are idle */
 }
 
 /* m is locked to a G that is not running: give the P away, wait for the G. */

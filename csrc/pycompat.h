@@ -92,14 +92,19 @@ static inline void pyc_fast_swap(PyThreadState **slot, PyThreadState *from, PyTh
 }
 #endif
 
-/* Is another thread waiting for the GIL that ts holds? Such a request is made
- * to one thread state (3.13 on), so it must be honoured before a swap. */
-static inline int pyc_drop_request(PyThreadState *ts)
+/* Must this swap be CPython's own? From 3.13 a request to drop the GIL and the
+ * word of pending calls are bits of one thread state, which must be honoured
+ * before it is left; and a state takes over the version of the instrumentation
+ * (sys.monitoring, settrace) when it is attached, the high bits of the word. */
+static inline int pyc_stock_swap_due(PyThreadState *from, PyThreadState *to)
 {
 #if PYC_313
-    return (__atomic_load_n(&ts->eval_breaker, __ATOMIC_RELAXED) & 1u) != 0;
+    uintptr_t f = __atomic_load_n(&from->eval_breaker, __ATOMIC_RELAXED);
+    uintptr_t t = __atomic_load_n(&to->eval_breaker, __ATOMIC_RELAXED);
+    return ((f ^ t) & ~(uintptr_t)0xff) != 0 || (f & 5u) != 0;
 #else
-    (void)ts;
+    (void)from;
+    (void)to;
     return 0;
 #endif
 }

@@ -18,8 +18,8 @@
  *     is found at the start and proved by watching stock swaps move it. Where
  *     that fails the stock swap is used.
  *   - From 3.13 a request to drop the GIL is a bit of one thread state, that of
- *     gil->last_holder: the fast swap updates the latter, and honours a request
- *     before it leaves a state.
+ *     gil->last_holder: the fast swap updates the latter, and leaves it to the
+ *     stock one whenever a word of a thread state must be passed on.
  *   - The first datastack chunk lives in the goroutine's stack slot; it must be
  *     taken out before a state is cleared, for CPython would unmap it.
  *
@@ -44,13 +44,12 @@ static gmutex helper_lock;
 static _Atomic bool helper_in;   /* helper_ts holds the GIL */
 static ptrdiff_t slot_offset;    /* from the thread pointer; 0: stock swaps */
 static bool fast;
-_Atomic int64_t pyctx_threads_waiting;
 
 /* ---- the hidden slot of the current thread state --------------------------- */
 static char *thread_pointer(void) { return __builtin_thread_pointer(); }
 
 /* Never inlined: its address belongs to the OS thread, which a switch changes. */
-static NOINLINE PyThreadState **current_slot(void)
+__attribute__((unused)) static NOINLINE PyThreadState **current_slot(void)
 {
     return (PyThreadState **)(void *)(thread_pointer() + slot_offset);
 }
@@ -151,7 +150,7 @@ static void ctx_swap(M *m, G *to)
     PyThreadState *from = m->ts, *ts = to->ts;
     m->ts = ts;
 #if PYC_KNOWS_SWAP
-    if (likely(fast && !pyc_drop_request(from))) {
+    if (likely(fast && !pyc_stock_swap_due(from, ts))) {
         pyc_fast_swap(current_slot(), from, ts);
     } else
 #endif
@@ -169,17 +168,8 @@ static void ctx_swap(M *m, G *to)
     if (m == gort_python.main_m) pyc_signals_forward(main_ts, ts);
 }
 
-/* A plain thread that waits without an end cannot wake anybody: see ctx_deadlock. */
-static void *ctx_release(bool endless)
-{
-    if (endless) atomic_fetch_add(&pyctx_threads_waiting, 1);
-    return PyEval_SaveThread();
-}
-static void ctx_acquire(void *ts, bool endless)
-{
-    if (endless) atomic_fetch_sub(&pyctx_threads_waiting, 1);
-    PyEval_RestoreThread(ts);
-}
+static void *ctx_release(void) { return PyEval_SaveThread(); }
+static void ctx_acquire(void *ts) { PyEval_RestoreThread(ts); }
 
 static void *ctx_gil_enter(void)
 {
@@ -314,7 +304,7 @@ static bool is_ours(PyThreadState *ts)
  * makes long, is walked only when the count says that nobody is left. */
 static bool foreign_threads(void)
 {
-    int64_t waiting = atomic_load(&pyctx_threads_waiting);
+    int64_t waiting = sched_stuck_threads();
     if (main_ts->interp->threads.count > waiting) return true;
     int64_t n = 0;
     for (PyThreadState *ts = PyInterpreterState_ThreadHead(main_ts->interp); ts; ts = PyThreadState_Next(ts))

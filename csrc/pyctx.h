@@ -17,5 +17,4 @@ void pyctx_stop(void);
 void pyctx_free_pool(void);
 PyObject *pyctx_frame_or_none(G *g); /* g's innermost Python frame; new reference */
 void pyctx_dead(G *g);          /* reset the thread state of the G that ends */
-extern _Atomic int64_t pyctx_threads_waiting; /* plain threads in waits without end */
 #endif

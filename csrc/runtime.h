@@ -36,9 +36,9 @@
  *      after 1 is kept, and a G is never resumed while its stack is in use.
  *   5. The owner, running again, takes all its sudogs and its timer back before
  *      it starts another wait; a late claim fails on the sequence number.
- *   A G's memory is never returned while such a late claim may be under way:
- *   a slot given back to the kernel reads as zeros, and its next sequence
- *   numbers come from the G's id, which never repeats.
+ *   A G's memory stays mapped for ever; a slot whose pages were given back reads
+ *   as zeros, and starts again at sequence numbers some 2^20 times n further on,
+ *   out of reach of a late claim, which is at most some microseconds old.
  *
  * Lock order (take left before right):
  *   chan locks (several: by address) -> timers.lock -> dom.lock -> stackpool.lock
@@ -113,6 +113,7 @@ struct G {
     GHEAD;
     uint8_t reason;             /* R_*; read without a lock by dumps */
     bool main;                  /* goroutine 1 */
+    bool endless;               /* GK_THREAD: a Python thread waiting without end (GIL) */
     uint8_t lock_depth;         /* nested lock_os_thread calls */
     void *sp;                   /* saved stack pointer while not running */
     _Atomic uint64_t wake;      /* the wait word */
@@ -207,7 +208,7 @@ struct P {
     G *_Atomic runnext;
     G *_Atomic runq[RUNQ_SIZE];
     /* owner only */
-    uint32_t schedtick;         /* relaxed reads by sysmon */
+    _Atomic uint32_t schedtick; /* relaxed; sysmon reads it */
     uint32_t next_streak;       /* runnext taken this often in a row */
     uint64_t timer_tsc;         /* cycle counter at the last look at the timers */
     G *gfree;                   /* dead Gs, ready for reuse */
@@ -248,12 +249,13 @@ struct Dom {
     gmutex lock;                /* guards what follows unless it is atomic */
     P *_Atomic allp[MAXPROCS];  /* filled once, never freed */
     _Atomic int nprocs;
-    int nallp;
+    _Atomic int nallp;          /* only grows */
     bool solo;                  /* one P for ever: a GIL build's Python domain */
     P *pidle;
     _Atomic int npidle;
     _Atomic int nmspinning;
     M *midle;
+    M *mspare;                  /* for which no thread could be started */
     int nmidle, nm;
     M *_Atomic allm;
     G *runq_first, *runq_last;  /* global queue */
@@ -273,8 +275,8 @@ typedef struct pyhooks {
     void (*swap)(M *m, G *to);    /* GIL held, m->ts attached: make it to->ts */
     void (*attach)(M *m, G *to);  /* take the GIL with to->ts */
     void (*detach)(M *m);         /* drop the GIL */
-    void *(*release)(bool endless); /* a plain thread is about to wait ... */
-    void (*acquire)(void *, bool);  /* ... and is back; both on its own ts */
+    void *(*release)(void);       /* a plain thread is about to wait ... */
+    void (*acquire)(void *);      /* ... and is back; both on its own ts */
     int (*deadlock)(M *m);        /* nothing to run: 1 = somebody was readied,
                                      0 = idle, -1 = look again soon */
     bool (*signals)(void);        /* has a signal come in that Python must handle? */
@@ -292,6 +294,7 @@ extern const pyhooks *gort_py;
 /* Not inlined: a compiler may keep a thread-local's address across a switch. */
 M *getm(void);                  /* NULL in a plain OS thread */
 uint32_t gort_rand(uint32_t n); /* 0 .. n-1 */
+int64_t sched_stuck_threads(void); /* GIL: Python threads that only a wake-up can free */
 G *getg_waiter(bool python);    /* the G that stands for the caller in a wait */
 
 #define lock_if(c) do { if ((c)->shared) gmutex_lock(&(c)->lock); } while (0)
@@ -337,6 +340,19 @@ static inline bool wait_wake(G *g, uint64_t ticket, int code, int index)
 }
 /* End any wait g is in now with this code; false if it is in none. */
 bool wait_interrupt(G *g, int code);
+/* Append a claimed G to a chain that is readied after unlocking. A parked G is on
+ * no queue, so its link is free. A thread may be off before it is woken, and wait
+ * elsewhere already, so its record is not chained but woken at once. */
+static inline void chain_add(G ***last, G *g)
+{
+    if (g->kind == GK_THREAD) {
+        g_ready(g);
+        return;
+    }
+    g->link = NULL;
+    **last = g;
+    *last = &g->link;
+}
 void waitq_push(waitq *q, sudog *s);
 void waitq_push_front(waitq *q, sudog *s);
 void waitq_remove(sudog *s);

@@ -53,6 +53,7 @@ static __thread M *tls_m;
 static __thread G *tls_waiter;
 static gmutex waiters_lock;
 static G *waiters_free;         /* records of threads that ended; never freed */
+static G *waiters_all;          /* every record, by way of arg; waiters_lock */
 static pthread_key_t waiter_key;
 
 NOINLINE M *getm(void) { return tls_m; }
@@ -61,6 +62,7 @@ void sched_set_m(M *m) { tls_m = m; }
 static void waiter_release(void *p)
 {
     G *g = p;
+    tls_waiter = NULL; /* a later destructor of this thread may wait again */
     gmutex_lock(&waiters_lock);
     g->link = waiters_free;
     waiters_free = g;
@@ -83,9 +85,22 @@ static NOINLINE G *thread_waiter(void)
         g->kind = GK_THREAD;
         g->status = G_RUNNING;
         atomic_store(&g->wake, (uint64_t)1 << 24);
+        gmutex_lock(&waiters_lock);
+        g->arg = waiters_all;
+        waiters_all = g;
+        gmutex_unlock(&waiters_lock);
     }
     pthread_setspecific(waiter_key, g);
     return tls_waiter = g;
+}
+
+int64_t sched_stuck_threads(void)
+{
+    int64_t n = 0;
+    gmutex_lock(&waiters_lock);
+    for (G *g = waiters_all; g; g = g->arg) n += g->endless && !WK_CODE(atomic_load(&g->wake));
+    gmutex_unlock(&waiters_lock);
+    return n;
 }
 
 /* With python, the caller holds the GIL: a Python goroutine parks. Without it,
@@ -250,7 +265,8 @@ static void count_ended(Dom *d, P *p)
 {
     if (p) {
         int64_t n = atomic_load_explicit(&p->ended, memory_order_relaxed);
-        atomic_store_explicit(&p->ended, n + 1, memory_order_relaxed);
+        /* release: who sees that none is left sees what they did */
+        atomic_store_explicit(&p->ended, n + 1, memory_order_release);
     } else {
         atomic_fetch_sub_explicit(&d->created, 1, memory_order_relaxed);
     }
@@ -258,12 +274,12 @@ static void count_ended(Dom *d, P *p)
 
 int64_t sched_ngo(Dom *d)
 {
-    int64_t n = atomic_load(&d->created);
-    for (int i = 0; i < d->nallp; i++) {
-        P *p = atomic_load(&d->allp[i]);
-        n += atomic_load(&p->created) - atomic_load(&p->ended);
-    }
-    return n;
+    /* The ended first: one that lives all the while is then never missed, and
+     * neither is one that a living one starts. */
+    int64_t n = 0;
+    for (int i = 0; i < d->nallp; i++) n -= atomic_load(&atomic_load(&d->allp[i])->ended);
+    for (int i = 0; i < d->nallp; i++) n += atomic_load(&atomic_load(&d->allp[i])->created);
+    return n + atomic_load(&d->created);
 }
 
 void g_discard(G *g)
@@ -368,8 +384,12 @@ static void commit(M *m, G *prev, int how)
         if (WK_CODE(atomic_fetch_or_explicit(&prev->wake, WK_PARKED, memory_order_acq_rel))) g_ready(prev);
         break;
     case C_YIELD:
-        if (m->p) runq_put(m->p, prev, false);
-        else sched_inject(m->dom, prev);
+        if (!m->p) {
+            sched_inject(m->dom, prev);
+            break;
+        }
+        runq_put(m->p, prev, false); /* not seen by those who looked since it left */
+        if (atomic_load_explicit(&m->dom->nprocs, memory_order_relaxed) > 1) sched_wakep(m->dom);
         break;
     case C_DEAD:
         fiber_end(prev);
@@ -429,12 +449,19 @@ static inline bool timers_look(P *p)
     return cycles() - p->timer_tsc > TIMER_CYCLES;
 }
 
+static inline uint32_t next_tick(P *p) /* only the owner writes it */
+{
+    uint32_t t = atomic_load_explicit(&p->schedtick, memory_order_relaxed) + 1;
+    atomic_store_explicit(&p->schedtick, t, memory_order_relaxed);
+    return t;
+}
+
 /* The next G on m's own queue, if nothing else is due that only g0 does. */
 static inline G *next_local(M *m)
 {
     P *p = m->p;
     if (unlikely(!p || m->lockedg)) return NULL;
-    if (unlikely(++p->schedtick % SCHED_TICK == 0 || timers_look(p))) return NULL;
+    if (unlikely(next_tick(p) % SCHED_TICK == 0 || timers_look(p))) return NULL;
     G *to = runq_get(p);
     if (to && unlikely(to->lockedm && to->lockedm != m)) {
         runq_put(p, to, true);
@@ -603,12 +630,14 @@ top:
     }
     P *p = m->p;
     if (unlikely(p->id >= atomic_load_explicit(&d->nprocs, memory_order_relaxed))) {
+        bool was_spinning = m->spinning;
         stop_spinning(m);
         p_retire(m);
+        if (was_spinning) sched_wakep(d); /* a submitter may have counted on it */
         goto top;
     }
     G *g;
-    if (p->schedtick % SCHED_TICK == 0) {
+    if (atomic_load_explicit(&p->schedtick, memory_order_relaxed) % SCHED_TICK == 0) {
         run_all_timers(d, p, gort_now_ns());
         if ((g = globq_take(d, p, 1))) return g;
     } else if (atomic_load_explicit(&p->tm.n, memory_order_relaxed)) {
@@ -672,7 +701,7 @@ _Noreturn void sched_loop(M *m)
             continue;
         }
         if (g->kind == GK_FRESH && !(g = gort_py->start((gfresh *)g, NULL))) continue;
-        if (m->p) m->p->schedtick++;
+        if (m->p) next_tick(m->p);
         switch_to(m, &m->g0, g, C_NONE);
     }
 }

@@ -36,8 +36,12 @@ static int mutex_lock_slow(gort_mutex *m, const waitopt *o)
         if (!again) since = gort_now_ns();
         int code = wait_on(&m->q, &s, g, &m->lock, m->shared, R_MUTEX, o, again);
         if (code != WC_OK) return wait_error(code);
-        if (s.val) return GORT_OK; /* ownership came with the wake-up */
         lock_if(m);
+        if (s.val) { /* ownership came with the wake-up */
+            if (!m->q.first || gort_now_ns() - since < STARVING_NS) m->starving = false;
+            unlock_if(m);
+            return GORT_OK;
+        }
         m->woken = false;
         if (!m->locked) {
             m->locked = true;
@@ -72,8 +76,7 @@ int mutex_unlock(gort_mutex *m)
         return GORT_EINVAL;
     }
     if (m->starving) {
-        if (!waitq_give(&m->q, 1, WC_OK, &ready)) m->locked = false; /* all gave up */
-        if (!m->q.first) m->starving = false;
+        if (!waitq_give(&m->q, 1, WC_OK, &ready)) m->locked = m->starving = false; /* all gave up */
     } else {
         m->locked = false;
         if (m->q.first) ready = mutex_wake(m);
@@ -90,7 +93,7 @@ enum { READER = 0, WRITER = 1 };
  * Ownership goes with the wake-up. The chain of Gs to ready is returned. */
 static G *rw_admit(gort_rwmutex *m)
 {
-    G *ready, *first = NULL, **last = &first;
+    G *first = NULL, **last = &first;
     while (m->q.first && !m->writer) {
         uint8_t tag = m->q.first->tag;
         if (tag == WRITER && m->readers) break;
@@ -103,11 +106,7 @@ static G *rw_admit(gort_rwmutex *m)
         if (!r) continue;
         if (tag == WRITER) m->writer = true;
         else m->readers++;
-        ready = r == 2 ? g : NULL;
-        if (!ready) continue;
-        ready->link = NULL;
-        *last = ready;
-        last = &ready->link;
+        if (r == 2) chain_add(&last, g);
     }
     return first;
 }
@@ -200,10 +199,7 @@ static G *wake_all(waitq *q)
 {
     G *ready, *first = NULL, **last = &first;
     while (q->first) {
-        if (!waitq_give(q, 0, WC_OK, &ready) || !ready) continue;
-        ready->link = NULL;
-        *last = ready;
-        last = &ready->link;
+        if (waitq_give(q, 0, WC_OK, &ready) && ready) chain_add(&last, ready);
     }
     return first;
 }
@@ -217,12 +213,13 @@ int notify_wait(gort_notify *n, int reason, const waitopt *o)
 
 void notify_wake(gort_notify *n, bool all)
 {
-    G *chain = NULL;
+    G *chain = NULL, *one = NULL;
     lock_if(n);
     if (all) chain = wake_all(&n->q);
-    else if (n->q.first && waitq_give(&n->q, 0, WC_OK, &chain) && chain) chain->link = NULL;
+    else if (n->q.first) waitq_give(&n->q, 0, WC_OK, &one);
     unlock_if(n);
-    ready_chain(chain);
+    if (one) g_ready(one);
+    else ready_chain(chain);
 }
 
 /* ---- WaitGroup -------------------------------------------------------- */
@@ -283,10 +280,7 @@ static G *sema_admit(gort_sema *s) /* lock held: FIFO, a big one holds up small 
         int r = wait_claim(g, w->ticket, WC_OK, 0);
         if (!r) continue;
         s->cur += n;
-        if (r != 2) continue;
-        g->link = NULL;
-        *last = g;
-        last = &g->link;
+        if (r == 2) chain_add(&last, g);
     }
     return first;
 }

@@ -27,7 +27,7 @@ _Atomic bool sysmon_no_python;    /* the interpreter is going away */
 
 void sysmon_wake(void)
 {
-    if (atomic_load_explicit(&sleeping, memory_order_relaxed) && atomic_exchange(&sleeping, 0))
+    if (atomic_load(&sleeping) && atomic_exchange(&sleeping, 0))
         os_futex_wake(&sleeping, 1);
 }
 
@@ -36,7 +36,7 @@ static bool all_idle(Dom *d) { return atomic_load(&d->npidle) >= atomic_load(&d-
 /* ---- retake: Python domain ------------------------------------------------ */
 static bool stuck(Dom *d, P *p, uint32_t *tick)
 {   /* running, no scheduling since the last poll, and others could run */
-    uint32_t t = *(volatile uint32_t *)&p->schedtick;
+    uint32_t t = atomic_load_explicit(&p->schedtick, memory_order_relaxed);
     bool same = t == *tick;
     *tick = t;
     if (!same || atomic_load(&p->status) != P_RUNNING) return false;
@@ -75,7 +75,8 @@ static bool overdue(Dom *d, int64_t now)
     for (int i = 0; i < d->nallp; i++) due |= atomic_load(&atomic_load(&d->allp[i])->tm.next) < now - POLL_MIN_NS;
     if (!due) return false;
     gmutex_lock(&d->lock);
-    P *p = d->timer_m ? NULL : pidle_get(d); /* timer_m is on its way */
+    bool soon = d->timer_m && atomic_load(&d->timer_when) <= now; /* it is on its way */
+    P *p = soon ? NULL : pidle_get(d);
     gmutex_unlock(&d->lock);
     return p && m_start(d, p, false);
 }
@@ -86,8 +87,8 @@ typedef struct tally { int procs, idlep, ms, spin, idlem, queue; } tally;
 static void tally_dom(Dom *d, tally *t)
 {
     gmutex_lock(&d->lock);
-    t->procs += atomic_load(&d->nprocs);
-    t->idlep += atomic_load(&d->npidle);
+    t->procs = atomic_load(&d->nprocs);
+    t->idlep = atomic_load(&d->npidle);
     t->ms += d->nm;
     t->spin += atomic_load(&d->nmspinning);
     t->idlem += d->nmidle;
@@ -101,13 +102,14 @@ static int list_ps(Dom *d, char *buf, size_t room, bool ticks)
     for (int i = 0; i < atomic_load(&d->nprocs) && n >= 0 && (size_t)n + 24 < room; i++) {
         P *p = atomic_load(&d->allp[i]);
         uint32_t len = atomic_load(&p->runq_tail) - atomic_load(&p->runq_head);
-        n += snprintf(buf + n, room - (size_t)n, " %u", ticks ? *(volatile uint32_t *)&p->schedtick : len);
+        n += snprintf(buf + n, room - (size_t)n, " %u", ticks ? atomic_load_explicit(&p->schedtick, memory_order_relaxed) : len);
     }
     return n;
 }
 
-/* One line in the format of Go's schedtrace. Both domains count; the Ps are the
- * Python domain's, then the native domain's. */
+/* One line in the format of Go's schedtrace. gomaxprocs and idleprocs are the
+ * native domain's; threads and queues are everybody's, the lists in brackets
+ * begin with the Python domain's P. */
 static void schedtrace(int64_t now)
 {
     tally t = {0};

@@ -130,7 +130,8 @@ static uint64_t thread_park(G *g, uint64_t ticket, const waitopt *o)
 {
     uint64_t w = atomic_load_explicit(&g->wake, memory_order_acquire);
     if (WK_CODE(w)) return w;
-    void *save = o->python ? gort_py->release(o->deadline == GORT_FOREVER) : NULL;
+    g->endless = o->python && o->deadline == GORT_FOREVER;
+    void *save = o->python ? gort_py->release() : NULL;
     /* PARKED tells the claimer that there is somebody to be woken by a futex. */
     w = atomic_fetch_or_explicit(&g->wake, WK_PARKED, memory_order_acq_rel) | WK_PARKED;
     while (!WK_CODE(w)) {
@@ -141,7 +142,8 @@ static uint64_t thread_park(G *g, uint64_t ticket, const waitopt *o)
             wait_claim(g, ticket, WC_TIMEOUT, 0);
         w = atomic_load_explicit(&g->wake, memory_order_acquire);
     }
-    if (o->python) gort_py->acquire(save, o->deadline == GORT_FOREVER);
+    if (o->python) gort_py->acquire(save);
+    g->endless = false;
     return w;
 }
 

@@ -67,8 +67,6 @@ def _argument(arg: object) -> int:
         value: int | None = arg
     elif isinstance(arg, Chan):
         value = arg.ptr
-    elif arg is None:
-        value = 0
     elif isinstance(arg, ctypes._Pointer | ctypes.c_void_p | ctypes.c_char_p):
         value = ctypes.cast(arg, ctypes.c_void_p).value or 0
     elif isinstance(arg, ctypes._SimpleCData | ctypes.Structure | ctypes.Union | ctypes.Array):

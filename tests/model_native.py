@@ -47,8 +47,9 @@ int32_t spin_until_set(_Atomic int32_t *flag)
 void produce(void *p)
 {
     job *j = p;
-    for (int64_t v = j->first; v < j->first + j->count; v++)
-        if ((j->status = gort_chan_send(j->out, &v))) return;
+    for (int64_t v = j->first; v < j->first + j->count; v++, j->sum++)
+        if ((j->status = gort_chan_send(j->out, &v))) break;
+    atomic_store(&j->shared, 1); /* the last look at *j */
 }
 
 void produce_f64(void *p)

@@ -11,6 +11,7 @@ are each tested over the whole table (test_waiting.py).
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
@@ -43,9 +44,15 @@ def spin_until(condition: Callable[[], object], what: str = "the condition") -> 
         gort.gosched()
 
 
+def at_rest(g: Any) -> bool:
+    return g.state in ("waiting", "dead")
+
+
 def settle(*goroutines: Any) -> None:
     """Let others run until each of `goroutines` waits or is done."""
-    spin_until(lambda: all(g.state in ("waiting", "dead") for g in goroutines), "every goroutine at rest")
+    for g in goroutines:  # one after the other first: thousands must not be looked at after every yield
+        spin_until(functools.partial(at_rest, g), f"{g} at rest")
+    spin_until(lambda: all(map(at_rest, goroutines)), "every goroutine at rest")
 
 
 def park(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

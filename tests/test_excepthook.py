@@ -104,15 +104,12 @@ def test_a_join_that_timed_out_has_not_seen_it(panics: Panics) -> None:
 
 
 def test_a_join_by_another_goroutine_has_seen_it(panics: Panics) -> None:
-    g = gort.go(fail)
-
-    def joiner() -> str:
+    def joiner(g: Any) -> str:
         with pytest.raises(ValueError):
             g.join()
         return "seen"
 
-    assert gort.go(joiner).join() == "seen"
-    del g
+    assert gort.go(joiner, gort.go(fail)).join() == "seen"
     gc.collect()
     assert panics == []
 

@@ -46,9 +46,8 @@ METHODS = {
 
 
 def each(table: dict[Any, str]) -> list[Any]:
-    return [
-        pytest.param(owner, name, id=f"{owner.__name__}.{name}") for owner, names in table.items() for name in names.split()
-    ]
+    rows = [(owner, name) for owner, names in table.items() for name in names.split()]
+    return [pytest.param(owner, name, id=f"{owner.__name__}.{name}") for owner, name in rows]
 
 
 @pytest.mark.parametrize(("module", "name"), each(NAMES))

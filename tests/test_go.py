@@ -12,7 +12,6 @@ from model_support import EVERYWHERE, PlainThread, finish, from_thread, output_o
 
 import gort
 
-
 # ---- go and join ------------------------------------------------------------------
 
 
@@ -279,7 +278,7 @@ def test_repr_of_a_handle_names_its_id() -> None:
 def test_handles_are_hashable_and_compare_by_goroutine() -> None:
     a, b = gort.go(lambda: None), gort.go(lambda: None)
     assert a != b
-    assert a == a  # noqa: PLR0124
+    assert a == a
     assert len({a, b, a}) == 2
     a.join()
     b.join()
@@ -406,6 +405,19 @@ def test_gosched_takes_turns() -> None:
     b.join()
     assert sorted(turns) == ["a"] * 20 + ["b"] * 20
     assert "ab" in "".join(turns) and "ba" in "".join(turns)
+
+
+def test_each_gosched_lets_at_least_one_of_the_runnable_others_run() -> None:
+    """Also where they are more than a P's own queue of 256 holds."""
+    ran: list[int] = []
+    gs = [gort.go(ran.append, i) for i in range(2000)]
+    yields = 0
+    while len(ran) < len(gs):
+        gort.gosched()
+        yields += 1
+    for g in gs:
+        g.join()
+    assert yields <= len(gs)
 
 
 @pytest.mark.parametrize("where", EVERYWHERE)
@@ -671,8 +683,7 @@ def test_a_c_call_that_releases_the_gil_stalls_only_its_goroutine() -> None:
 def test_a_hundred_thousand_goroutines_park_and_end() -> None:
     gate, n = gort.Chan(), 100_000
     gs = [gort.go(gate.recv) for _ in range(n)]
-    settle(gs[-1])
-    spin_until(lambda: gs[0].state == "waiting")
+    settle(*gs)
     assert gort.num_goroutine() == n + 1
     for i in range(n):
         gate.send(i)

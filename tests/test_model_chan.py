@@ -17,7 +17,14 @@ from typing import Any
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from model_actors import Actors, Mismatch
 from model_chan import Case, Channel, ChanWorld
 
@@ -202,6 +209,9 @@ class Forgetful(Roomy):
             self._ch.send(value, timeout=timeout)
 
 
+ONCE = settings(MODEL, database=None, derandomize=True, report_multiple_bugs=False)
+
+
 @pytest.mark.parametrize(("broken", "lines"), [(Roomy, 2), (Forgetful, 8)])
 def test_the_machine_finds_a_broken_channel_and_shows_a_little_program(broken: Any, lines: int) -> None:
     class OnBroken(ChannelMachine):
@@ -212,7 +222,7 @@ def test_the_machine_finds_a_broken_channel_and_shows_a_little_program(broken: A
             pass
 
     with pytest.raises(Mismatch) as caught:
-        run_state_machine_as_test(OnBroken, settings=settings(MODEL, database=None, derandomize=True, report_multiple_bugs=False))
+        run_state_machine_as_test(OnBroken, settings=ONCE)
     program = str(caught.value).strip().split("\n")
     assert program[0].startswith("a = gort.Chan(")
     assert any("gort.go(a." in line for line in program)

@@ -136,6 +136,7 @@ def test_a_goroutine_runs_on_though_its_handle_is_gone(native_lib: Any) -> None:
     job = Job(out=ch.ptr, first=1, count=3)
     start(native_lib.produce, job)
     assert [ch.recv() for _ in range(3)] == [1, 2, 3]
+    spin_until(lambda: job.shared)
 
 
 def test_many_join_one_native_goroutine(native_lib: Any) -> None:

@@ -277,14 +277,13 @@ def test_an_exception_lives_no_longer_than_the_handle_and_its_catcher() -> None:
 
 
 def test_a_cycle_through_a_goroutines_result_is_collected() -> None:
-    box: dict[str, Any] = {}
-    thing = Thing()
-    ref = weakref.ref(thing)
-    box["thing"] = thing
-    box["g"] = gort.go(lambda: box)
-    box["g"].join()
-    del box, thing
-    assert gone(ref)
+    def make() -> Any:
+        thing: Any = Thing()
+        thing.g = gort.go(lambda: thing)
+        thing.g.join()
+        return weakref.ref(thing)
+
+    assert gone(make())
 
 
 def test_a_handle_kept_in_its_own_goroutines_frame_goes_away() -> None:

@@ -231,7 +231,9 @@ def test_default_is_a_keyword() -> None:
 # ---- nil cases -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("nil", [None, gort.NIL, (None, 1), (gort.NIL, 1)], ids=["None", "NIL", "send-None", "send-NIL"])
+@pytest.mark.parametrize(
+    "nil", [None, gort.NIL, (None, 1), (gort.NIL, 1)], ids=["None", "NIL", "send-None", "send-NIL"]
+)
 def test_a_nil_case_is_never_ready_but_counts_as_a_place(nil: Any) -> None:
     assert gort.select(nil, full("v"), nil) == (1, "v", True)
     assert gort.select(nil, gort.Chan(), default=True) == (-1, None, False)

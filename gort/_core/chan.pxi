@@ -142,9 +142,11 @@ cdef class Chan:
             raise ValueError(f"cap must not be negative, not {cap!r}")
         if cap > 0x7FFFFFFFFFFF // 8:
             raise ValueError(f"cap is too large: {cap!r}")
+        if dtype is not None and not isinstance(dtype, str):
+            raise TypeError(f"dtype must be a str or None, not {dtype!r}")
         try:
             self.dt = DTYPES[dtype]
-        except (KeyError, TypeError):
+        except KeyError:
             raise ValueError(f'dtype must be None, "i64", "f64", "u8" or "ptr", not {dtype!r}') from None
         if name is not None and not isinstance(name, str):
             raise TypeError(f"name must be a str or None, not {name!r}")

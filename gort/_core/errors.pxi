@@ -34,7 +34,7 @@ cdef int raise_wait(int code, object ctx) except -1:
         main_signals()
         return 0
     if code == GORT_EDEADLOCK:
-        raise Deadlock("all goroutines are asleep - deadlock!\n\n" + stack(all=True))
+        raise Deadlock("all goroutines are asleep - deadlock!\n\n" + dump_all(running(), True))
     if code == GORT_ECTX:
         raise ctx.err()
     if code == GORT_EAGAIN:

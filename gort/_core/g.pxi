@@ -317,6 +317,8 @@ cdef Goroutine spawn(object fn, object args, object kwargs, WaitGroup wg, bint s
         raise TypeError(f"go() needs a callable, not {fn!r}")
     cdef Goroutine self = Goroutine.__new__(Goroutine)
     cdef KwArgs kw
+    if args is not None and not args:
+        args = None
     if kwargs is not None:
         kw = KwArgs.__new__(KwArgs)
         kw.d = kwargs
@@ -479,6 +481,10 @@ def lock_os_thread():
         return
     if g.lock_depth == 255:
         raise RuntimeError("lock_os_thread() nested more than 255 deep")
+    if not g.main and gort_on_main_m():
+        sched_move(g)  # the main thread is the main goroutine's
+        if gort_on_main_m():
+            raise MemoryError("gort: no thread for lock_os_thread()")
     g.lock_depth += 1
     gort_m_lock(g)
 
@@ -538,9 +544,11 @@ cdef list goroutines():
     return sorted(found, key=lambda g: g.id)
 
 
-cdef str header(Goroutine h):
+cdef str header(Goroutine h, bint waiting=False):
     cdef G *g = h.g
     what = h.wait_reason or h.state
+    if waiting and g != NULL:
+        what = (<bytes>gort_reasons[g.reason]).decode()
     if g == NULL:
         return f"goroutine {h.id} [{what}]:"
     if gort_status(g) == G_WAITING:
@@ -552,8 +560,8 @@ cdef str header(Goroutine h):
     return f"goroutine {h.id} [{what}]:"
 
 
-cdef str dump_one(Goroutine h):
-    lines = [header(h)]
+cdef str dump_one(Goroutine h, bint waiting=False):
+    lines = [header(h, waiting)]
     for f in reversed(h.stack()):
         lines.append(f"{f.name}(...)")
         lines.append(f"\t{f.filename}:{f.lineno}")
@@ -569,4 +577,11 @@ def stack(all=False):
     me = running()
     if not all:
         return dump_one(me) if me is not None else ""
-    return "\n".join([dump_one(h) for h in sorted(goroutines(), key=lambda h: (h is not me, h.id))])
+    return dump_all(me, False)
+
+
+cdef str dump_all(Goroutine me, bint waiting):
+    """Of every goroutine; with `waiting`, the calling one as it was in the wait that just ended."""
+    parts = [dump_one(me, waiting)] if me is not None else []
+    parts += [dump_one(h) for h in goroutines() if h is not me]
+    return "\n".join(parts)

@@ -1,6 +1,8 @@
 # life.pxi - start, run(), signals, and the end of the program.
 
 import atexit as _atexit
+import _frozen_importlib
+import _thread
 import signal as _signal
 import weakref as _weakref
 
@@ -43,6 +45,19 @@ def _on_sigint(signum, frame):
     interrupt_main(KeyboardInterrupt())
 
 
+# ---- imports: CPython knows the owner of a module's lock by its OS thread
+class _ThreadIdentity:
+    """`_thread` as importlib sees it: a goroutine is somebody of its own."""
+
+    def __getattr__(self, name):
+        return getattr(_thread, name)
+
+    @staticmethod
+    def get_ident():
+        cdef G *g = gort_curg()
+        return _thread.get_ident() if g == NULL or g.main else <uint64_t>g
+
+
 # ---- run() and the end ----------------------------------------------------------
 cdef list others():
     me = running()
@@ -50,32 +65,31 @@ cdef list others():
 
 
 cdef int unwind(double limit) except -1:
-    """Kill all other goroutines until they are gone, or for `limit` seconds."""
+    """Kill all other goroutines, each once, and wait until they are gone, or for `limit` seconds.
+
+    Goroutines that those start meanwhile are killed as well. One that catches
+    GoroutineExit and goes on is waited for.
+    """
     cdef int64_t until = deadline_after(limit)
-    cdef double pause = 0.001
+    killed = set()
     while True:
         alive = others()
         if not alive:
             return 0
         for h in alive:
-            h.kill()
-        # one that goes on after GoroutineExit is told again
+            if h.id not in killed:
+                killed.add(h.id)
+                h.kill()
         for h in alive:
-            if gort_now_ns() >= until:
-                return 0
             try:
-                h.join(min(pause, max(0.0, (until - gort_now_ns()) / 1e9)))
-            except TimeoutError:
-                break
-            except Deadlock:
-                break
-            except Exception as e:
-                (<Goroutine>h).seen = True
-                call_excepthook(h, e)
-            except BaseException:
+                h.join(None if until == GORT_FOREVER else (until - gort_now_ns()) / 1e9)
+            except BaseException as e:
                 if not h.done:
+                    if isinstance(e, TimeoutError):
+                        return 0
                     raise
-        pause = min(pause * 2, 0.05)
+                if isinstance(e, Exception):
+                    call_excepthook(h, e)
 
 
 def run(main, /, *args, **kwargs):
@@ -131,5 +145,6 @@ cdef int _start_runtime() except -1:
     gort_main_g.handle = <void *>main_goroutine
     if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
         _signal.signal(_signal.SIGINT, _on_sigint)
+    _frozen_importlib._thread = _ThreadIdentity()
     _atexit.register(_at_exit)
     return 0

@@ -173,6 +173,8 @@ cdef extern from *:
     static inline M *gort_g_m(G *g) { return g->m; }
     static inline void gort_m_lock(G *g) { g->lockedm = g->m; g->m->lockedg = g; }
     static inline void gort_m_unlock(G *g) { g->m->lockedg = NULL; if (!g->main) g->lockedm = NULL; }
+    void sched_move(G *g);
+    static inline int gort_on_main_m(void) { return getm() == gort_python.main_m; }
     static inline int gort_status(G *g) { return atomic_load_explicit(&g->status, memory_order_relaxed); }
     """
     uint64_t gort_ref(object o)
@@ -181,3 +183,5 @@ cdef extern from *:
     void gort_m_lock(G *g) nogil
     void gort_m_unlock(G *g) nogil
     int gort_status(G *g) nogil
+    int gort_on_main_m() nogil
+    void sched_move(G *g)

@@ -480,6 +480,7 @@ cdef class Map:
 
     def load_and_delete(self, key):
         """`(value, True)` having deleted it, or `(None, False)`."""
+        hash(key)  # an empty dict would not ask
         wait_with(op_lock, &self.m, None, None)
         try:
             v = self.d.pop(key, ABSENT)

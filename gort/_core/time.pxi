@@ -48,111 +48,132 @@ def now():
     return gort_now_ns() / 1e9
 
 
-cdef Chan timer_chan():
-    cdef Chan ch = Chan(1, dtype="f64")
+@cython.final
+cdef class _TimerChan(Chan):
+    """The channel of a timer; it owns the timer, so that the channel alone keeps it going."""
+    cdef timer t
+
+    def __dealloc__(self):
+        timer_del(&self.t)
+
+
+cdef _TimerChan timer_chan(double seconds, double period):
+    cdef _TimerChan ch = _TimerChan.__new__(_TimerChan)
+    Chan.__init__(ch, 1, dtype="f64")
     ch.c.timer = 1
+    ch.t.pos = -1
+    chan_arm(ch, seconds, period)
     return ch
 
 
-cdef class _ChanTimer:
-    """What Timer and Ticker share: a timer that feeds a channel."""
+cdef int start_timer(timer *t, double seconds) except -1:
+    cdef int64_t when = deadline_after(seconds)
+    if timer_add(t, timer_home(), when - 1 if when == GORT_FOREVER else when) != 0:
+        raise MemoryError("gort: no memory for a timer")
+    return 0
+
+
+cdef int chan_arm(_TimerChan ch, double seconds, double period) except -1:
+    cdef timer *t = &ch.t
+    t.period = 0
+    if period > 0:
+        t.period = max(1, <int64_t>(min(period, MAX_SECONDS) * 1e9))
+    t.fn = timer_fire_chan
+    t.arg = ch.c
+    t.seq = ch.c.tseq
+    t.kind = TK_CHAN
+    start_timer(t, seconds)
+    return 0
+
+
+cdef bint chan_disarm(_TimerChan ch) noexcept:
+    """Take the timer back; whether it was pending. No value of it is received afterwards."""
+    cdef bint pending = timer_del(&ch.t)
+    cdef gort_chan *c = ch.c
+    gmutex_lock(&c.lock)
+    c.tseq += 1
+    if c.count:
+        c.count = 0
+        c.recvx = c.sendx = 0
+        pending = True
+    gmutex_unlock(&c.lock)
+    return pending
+
+
+cdef class Timer:
+    """Sends the time on its channel `c` once, `d` seconds from now. Source: Go's time/sleep.go.
+
+    The channel alone keeps it going. `c` is None for one made by `after_func()`.
+    """
     cdef readonly Chan c
-    cdef gort_functimer f           # f.handle and f.link: after_func only
+    cdef gort_functimer f           # after_func: this, and no channel
     cdef object fn, args
     cdef object __weakref__
-
-    cdef bint disarm(self) noexcept:
-        """Take the timer back; whether it was pending. No value of it is received afterwards."""
-        cdef bint pending = timer_del(&self.f.t)
-        cdef gort_chan *c
-        if self.c is not None:
-            c = self.c.c
-            gmutex_lock(&c.lock)
-            c.tseq += 1
-            if c.count:
-                c.count = 0
-                c.recvx = c.sendx = 0
-                pending = True
-            gmutex_unlock(&c.lock)
-        elif pending:
-            Py_DECREF(self)  # the pending timer's
-        return pending
-
-    cdef int arm(self, double seconds, double period) except -1:
-        cdef timer *t = &self.f.t
-        t.period = <int64_t>(period * 1e9) if period < MAX_SECONDS else 0
-        if period > 0 and t.period == 0:
-            t.period = 1
-        if self.c is not None:
-            t.fn = timer_fire_chan
-            t.arg = self.c.c
-            t.seq = self.c.c.tseq
-            t.kind = TK_CHAN
-        else:
-            t.fn = gort_fire_func
-            t.arg = &self.f
-            t.kind = TK_FUNC
-            self.f.handle = <void *>self
-            Py_INCREF(self)
-        cdef int64_t when = deadline_after(seconds)
-        if when == GORT_FOREVER:
-            when -= 1
-        if timer_add(t, timer_home(), when) != 0:
-            if self.c is None:
-                Py_DECREF(self)
-            raise MemoryError("gort: no memory for a timer")
-        return 0
-
-    def __dealloc__(self):
-        timer_del(&self.f.t)
-
-
-cdef class Timer(_ChanTimer):
-    """Sends the time on its channel `c` once, `d` seconds from now. Source: Go's time/sleep.go."""
 
     def __init__(self, d):
         cdef double seconds = to_seconds(d, "d")
         if self.c is not None or self.fn is not None:
             raise RuntimeError("a Timer is made once")
-        self.f.t.pos = -1
-        self.c = timer_chan()
-        self.arm(seconds, 0)
+        self.c = timer_chan(seconds, 0)
+
+    cdef int arm_func(self, double seconds) except -1:
+        cdef timer *t = &self.f.t
+        t.period = 0
+        t.fn = gort_fire_func
+        t.arg = &self.f
+        t.kind = TK_FUNC
+        self.f.handle = <void *>self
+        Py_INCREF(self)  # the pending timer's; the firing takes it over
+        try:
+            start_timer(t, seconds)
+        except MemoryError:
+            Py_DECREF(self)
+            raise
+        return 0
 
     def stop(self):
         """Prevent it from firing; whether it was still pending. No stale value is received afterwards."""
-        return bool(self.disarm())
+        if self.c is not None:
+            return bool(chan_disarm(<_TimerChan>self.c))
+        if not timer_del(&self.f.t):
+            return False
+        Py_DECREF(self)
+        return True
 
     def reset(self, d):
         """Fire `d` seconds from now instead; whether it was still pending."""
         cdef double seconds = to_seconds(d, "d")
-        cdef bint pending = self.disarm()
-        self.arm(seconds, 0)
-        return bool(pending)
+        pending = self.stop()
+        if self.c is not None:
+            chan_arm(<_TimerChan>self.c, seconds, 0)
+        else:
+            self.arm_func(seconds)
+        return pending
 
 
-cdef class Ticker(_ChanTimer):
+cdef class Ticker:
     """Sends the time on its channel `c` every `d` seconds; drops ticks for slow receivers.
 
     ValueError if `d` is 0 or less. Source: Go's time/tick.go.
     """
+    cdef readonly Chan c
+    cdef object __weakref__
 
     def __init__(self, d):
         cdef double seconds = tick_period(d)
         if self.c is not None:
             raise RuntimeError("a Ticker is made once")
-        self.f.t.pos = -1
-        self.c = timer_chan()
-        self.arm(seconds, seconds)
+        self.c = timer_chan(seconds, seconds)
 
     def stop(self):
         """Send no more ticks; whether it was still ticking. Does not close the channel."""
-        return bool(self.disarm())
+        return bool(chan_disarm(<_TimerChan>self.c))
 
     def reset(self, d):
         """Tick every `d` seconds from now on; whether it was ticking."""
         cdef double seconds = tick_period(d)
-        cdef bint pending = self.disarm()
-        self.arm(seconds, seconds)
+        cdef bint pending = chan_disarm(<_TimerChan>self.c)
+        chan_arm(<_TimerChan>self.c, seconds, seconds)
         return bool(pending)
 
 
@@ -165,31 +186,13 @@ cdef double tick_period(object d) except? -1.0:
 
 def after(d):
     """A channel that carries the time, once, `d` seconds from now. Does not park."""
-    return after_chan(_KeptTimer(d))
-
-
-cdef class _KeptTimer(Timer):
-    """A timer that nobody but its channel knows: the channel keeps it alive."""
-
-
-cdef class _TimerChan(Chan):
-    cdef object timer
-
-
-cdef object after_chan(_ChanTimer t):
-    cdef _TimerChan ch = _TimerChan.__new__(_TimerChan)
-    ch.dt = t.c.dt
-    ch.c = t.c.c
-    gort_chan_ref(ch.c)
-    ch.timer = t
-    return ch
+    return timer_chan(to_seconds(d, "d"), 0)
 
 
 def tick(d):
     """The channel of a ticker that never stops; NIL if `d` is 0 or less."""
-    if to_seconds(d, "d") <= 0:
-        return NIL
-    return after_chan(Ticker(d))
+    cdef double seconds = to_seconds(d, "d")
+    return NIL if seconds <= 0 else timer_chan(seconds, seconds)
 
 
 def after_func(d, fn, /, *args):
@@ -206,7 +209,7 @@ def after_func(d, fn, /, *args):
     t.f.t.pos = -1
     t.fn = fn
     t.args = args
-    t.arm(seconds, 0)
+    t.arm_func(seconds)
     return t
 
 
@@ -231,7 +234,7 @@ def _serve_func_timers():
     """The service goroutine: start a goroutine for each function whose time has come."""
     cdef gort_functimer *f
     cdef gort_functimer *next
-    cdef _ChanTimer t
+    cdef Timer t
     cdef uint64_t w
     cdef int n, r
     while True:
@@ -242,7 +245,7 @@ def _serve_func_timers():
         while f != NULL:
             next = f.link
             n = gort_fired_times(f)
-            t = <_ChanTimer>f.handle
+            t = <Timer>f.handle
             while n > 0:
                 n -= 1
                 try:

@@ -37,6 +37,8 @@ cdef int wait_options(waitopt *o, object timeout, object ctx) except -1:
     o.done = NULL
     o.python = True
     if ctx is not None:
+        if not hasattr(ctx, "done") or not hasattr(ctx, "err"):
+            raise TypeError(f"ctx must be a context, not {ctx!r}")
         done = ctx.done()
         if not isinstance(done, (Chan, Receiver)):
             raise TypeError(f"ctx must be a context, whose done() is a channel, not {ctx!r}")

@@ -74,8 +74,9 @@ static UNUSED _Noreturn void ctest_fail(const char *file, int line, const char *
 
 static UNUSED void ctest_nap(int n)
 {
-    if (n < 100 || getm()) gort_yield();
-    else nanosleep(&(struct timespec){ .tv_nsec = 50000 }, NULL);
+    if (n < 50) gort_yield();
+    else if (gort_goid()) gort_sleep_ns(20000);
+    else nanosleep(&(struct timespec){ .tv_nsec = 20000 }, NULL);
 }
 
 /* ---- scale ---------------------------------------------------------------- */
@@ -122,6 +123,7 @@ static UNUSED void ctest_state(void)
             d->timer_m ? (int)d->timer_m->id : -1, (double)(d->timer_when - now) / 1e6);
     for (int i = 0; i < d->nallp; i++) {
         P *p = d->allp[i];
+        if (p->status == P_DEAD && p->tm.n == 0 && runq_empty(p)) continue;
         fprintf(stderr, "  P%d status=%d m=%d ring=%u runnext=%p tick=%u timers=%d next=%+.3f ms\n", i, p->status,
                 p->m ? (int)((M *)p->m)->id : -1, p->runq_tail - p->runq_head, (void *)p->runnext, p->schedtick,
                 p->tm.n, p->tm.next == GORT_FOREVER ? 0.0 : (double)(p->tm.next - now) / 1e6);
