@@ -2,8 +2,11 @@
  *
  * | GOMAXPROCS | Ps of the native domain   | the CPUs this process may use |
  * | GORT_STACK | C stack of a goroutine    | 256K (1M on CPython 3.11)     |
- * | GORT_DEBUG | k=v,... : schedtrace=MS   | off                           |
- * A value that makes no sense is said so on stderr and not used.
+ * | GORT_DEBUG | k=v,...                   |                               |
+ * |            | schedtrace=MS: a line of Go's form every MS milliseconds  |
+ * |            | stockswap=1: swap thread states only by CPython's own call |
+ * A value that makes no sense is said so on stderr and not used. (GORT_PANIC is
+ * read by gort.excepthook when it runs.)
  */
 #include "runtime.h"
 
@@ -46,6 +49,17 @@ int64_t config_int(const char *env, int64_t dflt, int64_t min, int64_t max)
 int64_t config_size(const char *env, int64_t dflt, int64_t min, int64_t max)
 {
     return parse(env, dflt, min, max, true);
+}
+
+/* Say which keys of GORT_DEBUG nobody knows; once, at the start. */
+void config_check_debug(void)
+{
+    static const char *const keys[] = { "schedtrace=", "stockswap=" };
+    for (const char *s = getenv("GORT_DEBUG"); s && *s; s = strchr(s, ','), s = s ? s + 1 : NULL) {
+        bool known = false;
+        for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) known |= strncmp(s, keys[i], strlen(keys[i])) == 0;
+        if (!known) bad("GORT_DEBUG", s, 0);
+    }
 }
 
 /* The value of key in GORT_DEBUG=key=value,key=value. */

@@ -96,10 +96,7 @@ void fatal_print_goroutines(int fd)
 {
     (void)fd;
     int left = 100;
-    M *m = getm();
-    G *cur = m ? m->curg : NULL;
-    if (gort_main_g && cur != gort_main_g) print_g(gort_main_g, &left);
-    else if (gort_main_g) print_g(gort_main_g, &left);
+    if (gort_main_g) print_g(gort_main_g, &left);
     stack_each(gort_python.stacks, print_g, &left);
     stack_each(gort_native.stacks, print_g, &left);
 }
@@ -147,7 +144,7 @@ _Noreturn void gort_fatal(const char *fmt, ...)
 static void report_overflow(G *g, const void *addr)
 {
     out("runtime: goroutine stack exceeds ");
-    out_num((uint64_t)(stack_size(g->dom->stacks)));
+    out_num((uint64_t)gort_stack_bytes);
     out("-byte limit\nfault address ");
     out_hex((uintptr_t)addr);
     out(", stack=[");

@@ -6,7 +6,8 @@
 
 int64_t gort_now_ns(void) { return os_now_ns(); }
 
-int gort_go(void (*fn)(void *), void *arg)
+/* As gort_go; the new goroutine's id is in *id before it runs. */
+static int start(void (*fn)(void *), void *arg, _Atomic uint64_t *id)
 {
     if (unlikely(!fn)) return GORT_EINVAL;
     M *m = getm();
@@ -18,11 +19,14 @@ int gort_go(void (*fn)(void *), void *arg)
     G *g = g_new(&gort_native);
     if (unlikely(!g)) return GORT_ENOMEM;
     g->id = g_new_id();
+    if (id) atomic_store(id, g->id);
     g->fn = fn;
     g->arg = arg;
     g_start(g);
     return GORT_OK;
 }
+
+int gort_go(void (*fn)(void *), void *arg) { return start(fn, arg, NULL); }
 
 void gort_yield(void)
 {
@@ -70,7 +74,6 @@ int64_t gort_num_native(void) { return sched_ngo(&gort_native); }
 static void job_main(void *p)
 {
     native_job *j = p;
-    j->id = gort_goid();
     j->fn(j->arg);
     gmutex_lock(&j->n.lock);
     j->done = true;
@@ -86,7 +89,7 @@ native_job *job_start(void (*fn)(void *), void *arg)
     *j = (native_job){ .fn = fn, .arg = arg };
     j->n.shared = true;
     atomic_init(&j->refs, 2);
-    if (gort_go(job_main, j) == 0) return j;
+    if (start(job_main, j, &j->id) == 0) return j;
     free(j);
     return NULL;
 }

@@ -25,6 +25,7 @@
 #include "internal/pycore_runtime.h"
 #include "internal/pycore_interp.h"
 #include "internal/pycore_frame.h"
+#include "internal/pycore_code.h"
 #if PY_VERSION_HEX >= 0x030E0000
 #include "internal/pycore_interpframe_structs.h"
 #endif
@@ -33,18 +34,24 @@
 #define PYC_312 (PY_VERSION_HEX >= 0x030C0000)
 #define PYC_313 (PY_VERSION_HEX >= 0x030D0000)
 #define PYC_314 (PY_VERSION_HEX >= 0x030E0000)
+#define PYC_315 (PY_VERSION_HEX >= 0x030F0000)
 
 /* May the fields that PyThreadState_Swap maintains be written by us? Known and
  * tested for these; later versions take the stock path. */
 #define PYC_KNOWS_SWAP (PYC_312 && !PYC_314)
 
 /* ---- the GILState key --------------------------------------------------- */
+#if PYC_315
+/* a thread-local of CPython's own, which its swap keeps; out of our reach */
+static inline void pyc_set_key(PyThreadState *ts) { (void)ts; }
+#else
 #if PYC_312
 #define pyc_autotss (_PyRuntime.autoTSSkey)
 #else
 #define pyc_autotss (_PyRuntime.gilstate.autoTSSkey)
 #endif
 static inline void pyc_set_key(PyThreadState *ts) { pthread_setspecific(pyc_autotss._key, ts); }
+#endif
 
 /* ---- the GIL ------------------------------------------------------------- */
 static inline struct _gil_runtime_state *pyc_gil(PyInterpreterState *interp)

@@ -16,10 +16,13 @@
  *   RUNNABLE -> RUNNING   the M that took it off a queue (a G is on one queue)
  *   RUNNING  -> RUNNABLE  the G itself (yield); published by the next stack
  *   RUNNING  -> WAITING   the G itself (park)
- *   RUNNING  -> SYSCALL, SYSCALL -> RUNNING   the G itself, around blocking()
+ *   RUNNING  -> SYSCALL   the G itself, around blocking(); sysmon, which takes
+ *                         the P away while the G sits in a call (with the GIL)
+ *   SYSCALL  -> RUNNING   the G itself, back in the runtime
  *   WAITING  -> RUNNABLE  whoever completes the wait (see the wait word)
  *   RUNNING  -> DEAD      the G itself; the next stack puts it into the pool
  *   DEAD     -> IDLE      whoever takes it from the pool
+ *   DEAD     -> RUNNING   the G itself, going on as a goroutine that had not started
  *
  * The wait word (g->wake), the one place where waits and wake-ups meet
  *   63..24 sequence number of the wait | 23..8 case index | 7..1 code | 0 PARKED
@@ -44,7 +47,7 @@
  *   chan locks (several: by address) -> timers.lock -> dom.lock -> stackpool.lock
  *   A claim's goready is called after the chan lock is released where possible;
  *   it takes dom.lock only. No lock is ever held across a stack switch, and none
- *   while the GIL is waited for.
+ *   while the GIL is waited for but pyctx.c's helper_lock, which comes before it.
  *
  * On a GIL build, all that only Python-domain code touches (object channels,
  * Mutex and its kin, Goroutine handles) is guarded by the GIL: its `shared`
@@ -465,6 +468,7 @@ int sleep_until(int64_t when, const waitopt *o);
 int64_t config_int(const char *env, int64_t dflt, int64_t min, int64_t max);
 int64_t config_size(const char *env, int64_t dflt, int64_t min, int64_t max);
 int64_t config_debug(const char *key, int64_t dflt);
+void config_check_debug(void);
 void gort_warn(const char *msg);
 
 static inline uint64_t cycles(void)

@@ -384,7 +384,8 @@ static void commit(M *m, G *prev, int how)
         if (WK_CODE(atomic_fetch_or_explicit(&prev->wake, WK_PARKED, memory_order_acq_rel))) g_ready(prev);
         break;
     case C_YIELD:
-        if (!m->p) {
+        /* Those in the global queue were there first (Go always yields to it). */
+        if (!m->p || atomic_load_explicit(&m->dom->runqsize, memory_order_relaxed) > 0) {
             sched_inject(m->dom, prev);
             break;
         }

@@ -51,7 +51,7 @@ def _cffi_address(obj: object) -> int | None:
 def _function_address(cfunc: object) -> int:
     if isinstance(cfunc, int) and not isinstance(cfunc, bool):
         address: int | None = cfunc
-    elif isinstance(cfunc, ctypes._CFuncPtr):
+    elif isinstance(cfunc, ctypes._CFuncPtr):  # type: ignore[attr-defined]
         address = ctypes.cast(cfunc, ctypes.c_void_p).value
     else:
         address = _cffi_address(cfunc)

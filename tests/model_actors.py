@@ -103,25 +103,32 @@ class Actors:
         self.look = look
         self.settle()
 
-    def idle(self) -> list[int]:
-        return [a.number for a in self.actors if not a.busy]
-
-    def waiting(self) -> list[int]:
-        return [a.number for a in self.actors if a.busy]
-
     def settle(self) -> None:
         spin_until(lambda: all(a.at_rest() for a in self.actors), "the actors at rest")
 
-    def tell(self, actor: int, text: str, call: Callable[[], object], worlds: Iterable[Any], timed: bool) -> None:
-        """Let `actor` run `call`; `worlds` is what may be afterwards."""
-        self._step(f"g{actor} = gort.go({text})", lambda: self.actors[actor].tell(call, timed), worlds, actor)
+    def tell(
+        self, who: int, text: str, call: Callable[[], object], model: Callable[[Any, int], Iterable[Any]], how: str = ""
+    ) -> None:
+        """Let an idle actor run `call`, if one is; `model(world, actor)` is what may be afterwards.
 
-    def kill(self, actor: int, worlds: Iterable[Any]) -> None:
-        self._step(f"g{actor}.kill()", self.actors[actor].goroutine.kill, worlds)
+        `who` is taken modulo the number of idle ones. A call tried with a
+        timeout that is not over at once is waited for until it is.
+        """
+        if idle := [a for a in self.actors if not a.busy]:
+            actor = idle[who % len(idle)]
+            n = actor.number
+            worlds = [after for world in self.worlds for after in model(world, n)]
+            self._step(f"g{n} = gort.go({text})", lambda: actor.tell(call, how == "timeout=0.0001"), worlds, n)
 
-    def _step(self, text: str, act: Callable[[], object], worlds: Iterable[Any], teller: int | None = None) -> None:
+    def kill(self, who: int) -> None:
+        """Kill a waiting actor, if one is: its call ends in GoroutineExit, which it survives."""
+        if waiting := [a for a in self.actors if a.busy]:
+            actor = waiting[who % len(waiting)]
+            worlds = [after for world in self.worlds for after in world.kill(actor.number)]
+            self._step(f"g{actor.number}.kill()", actor.goroutine.kill, worlds)
+
+    def _step(self, text: str, act: Callable[[], object], allowed: list[Any], teller: int | None = None) -> None:
         before = {a.number: a.seen() for a in self.actors}
-        allowed = list(worlds)
         act()
         self.settle()
         seen = {a.number: a.seen() for a in self.actors}

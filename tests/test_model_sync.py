@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 from model_actors import Actors, Mismatch
 from model_sync import LockWorld, MutexWorld, RWMutexWorld, SemaphoreWorld, WaitGroupWorld
 
@@ -34,33 +34,18 @@ class SyncMachine(RuleBasedStateMachine):
     def do(
         self, who: int, name: str, args: tuple[int, ...], how: str, model: Callable[[Any, int], Iterator[LockWorld]]
     ) -> None:
-        idle = self.actors.idle()
-        actor = idle[who % len(idle)]
         method = getattr(self.real, name if how != "try" else f"try_{name}")
         keywords = {"timeout": TIMEOUT[how]} if how.startswith("timeout") else {}
         text = ", ".join([f"x.{method.__name__}", *map(str, args)] + ([how] if keywords else []))
-        worlds = [after for world in self.actors.worlds for after in model(world, actor)]
-        self.actors.tell(actor, text, lambda: method(*args, **keywords), worlds, how == "timeout=0.0001")
-
-    def someone_is_idle(self) -> bool:
-        return bool(self.actors.idle())
-
-    def someone_waits(self) -> bool:
-        return bool(self.actors.waiting())
+        self.actors.tell(who, text, lambda: method(*args, **keywords), model, how)
 
     @rule(who=WHO)
-    @precondition(someone_waits)
     def kill(self, who: int) -> None:
-        waiting = self.actors.waiting()
-        actor = waiting[who % len(waiting)]
-        self.actors.kill(actor, [after for world in self.actors.worlds for after in world.kill(actor)])
+        self.actors.kill(who)
 
     def teardown(self) -> None:
         if hasattr(self, "actors"):
             self.actors.stop()
-
-
-idle = precondition(SyncMachine.someone_is_idle)
 
 
 class MutexMachine(SyncMachine):
@@ -71,12 +56,10 @@ class MutexMachine(SyncMachine):
         self.begin(type(self).make_mutex(), MutexWorld(), "x = gort.sync.Mutex()")
 
     @rule(who=WHO, how=HOW)
-    @idle
     def lock(self, who: int, how: str) -> None:
         self.do(who, "lock", (), how, lambda world, actor: world.lock(actor, how))
 
     @rule(who=WHO)
-    @idle
     def unlock(self, who: int) -> None:
         self.do(who, "unlock", (), "wait", lambda world, actor: world.unlock(actor))
 
@@ -87,22 +70,18 @@ class RWMutexMachine(SyncMachine):
         self.begin(RWMutex(), RWMutexWorld(), "x = gort.sync.RWMutex()")
 
     @rule(who=WHO, how=HOW)
-    @idle
     def lock(self, who: int, how: str) -> None:
         self.do(who, "lock", (), how, lambda world, actor: world.lock(actor, how))
 
     @rule(who=WHO, how=HOW)
-    @idle
     def rlock(self, who: int, how: str) -> None:
         self.do(who, "rlock", (), how, lambda world, actor: world.rlock(actor, how))
 
     @rule(who=WHO)
-    @idle
     def unlock(self, who: int) -> None:
         self.do(who, "unlock", (), "wait", lambda world, actor: world.unlock(actor))
 
     @rule(who=WHO)
-    @idle
     def runlock(self, who: int) -> None:
         self.do(who, "runlock", (), "wait", lambda world, actor: world.runlock(actor))
 
@@ -113,12 +92,10 @@ class SemaphoreMachine(SyncMachine):
         self.begin(Semaphore(size), SemaphoreWorld(size=size), f"x = gort.sync.Semaphore({size})")
 
     @rule(who=WHO, n=st.integers(1, 6), how=HOW)
-    @idle
     def acquire(self, who: int, n: int, how: str) -> None:
         self.do(who, "acquire", (n,), how, lambda world, actor: world.acquire(actor, n, how))
 
     @rule(who=WHO, n=st.integers(1, 5))
-    @idle
     def release(self, who: int, n: int) -> None:
         self.do(who, "release", (n,), "wait", lambda world, actor: world.release(actor, n))
 
@@ -129,17 +106,14 @@ class WaitGroupMachine(SyncMachine):
         self.begin(WaitGroup(), WaitGroupWorld(), "x = gort.sync.WaitGroup()")
 
     @rule(who=WHO, n=st.integers(-3, 3))
-    @idle
     def add(self, who: int, n: int) -> None:
         self.do(who, "add", (n,), "wait", lambda world, actor: world.add(actor, n))
 
     @rule(who=WHO)
-    @idle
     def done(self, who: int) -> None:
         self.do(who, "done", (), "wait", lambda world, actor: world.add(actor, -1))
 
     @rule(who=WHO, how=st.sampled_from(["wait", "wait", "timeout=0", "timeout=0.0001"]))
-    @idle
     def wait(self, who: int, how: str) -> None:
         self.do(who, "wait", (), how, lambda world, actor: world.wait(actor, how))
 

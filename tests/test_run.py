@@ -248,24 +248,6 @@ def test_a_finally_block_that_never_ends_does_not_keep_the_program() -> None:
     assert done.stdout == "end\n"
 
 
-def test_a_goroutine_that_computes_on_is_left_behind() -> None:
-    done = run_program(
-        """
-        import gort
-        started = gort.Chan(1)
-        def body():
-            started.send(None)
-            while True:
-                pass
-        gort.go(body)
-        started.recv()
-        print("end", flush=True)
-        """
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "end\n"
-
-
 def test_a_goroutine_in_a_blocking_call_is_left_behind() -> None:
     done = run_program(
         """
@@ -455,38 +437,3 @@ def test_ctrl_c_from_outside_ends_a_waiting_program() -> None:
     assert out == "finally\n"
     assert "KeyboardInterrupt" in err
     assert child.returncode in (-signal.SIGINT, 130, 1)
-
-
-# ---- fork -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("forker", ["main", "goroutine"])
-def test_only_the_forking_goroutine_exists_in_the_child(forker: str) -> None:
-    out = output_of(
-        f"""
-        import gort, os, warnings
-        warnings.simplefilter("ignore", DeprecationWarning)
-        gate = gort.Chan()
-        gs = [gort.go(gate.recv_ok) for _ in range(10)]
-        while not all(g.state == "waiting" for g in gs):
-            gort.gosched()
-        def fork():
-            pid = os.fork()
-            if pid == 0:
-                ok = False
-                try:
-                    alone = gort.num_goroutine() in (1, 2 if {forker!r} == "goroutine" else 1)
-                    ch = gort.Chan()
-                    g = gort.go(ch.send, "child")
-                    ok = alone and ch.recv() == "child" and g.join() is None
-                    gort.sleep(0.001)
-                    ok = ok and gort.blocking(lambda: 5) == 5
-                finally:
-                    os._exit(0 if ok else 1)
-            return os.waitpid(pid, 0)[1]
-        print(fork() if {forker!r} == "main" else gort.go(fork).join())
-        gate.close()
-        print(all(g.join() == (None, False) for g in gs))
-        """
-    )
-    assert out == "0\nTrue\n"

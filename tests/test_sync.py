@@ -491,9 +491,11 @@ def test_a_semaphore_is_first_come_first_served_whatever_the_weight() -> None:
     gs[0].join()
     settle(*gs)
     assert order == ["big"]
-    sem.release(4)
-    for g in gs:
-        g.join()
+    sem.release(1)
+    gs[1].join()
+    assert order == ["big", "small"]
+    sem.release(2)
+    gs[2].join()
     assert order == ["big", "small", "middle"]
 
 

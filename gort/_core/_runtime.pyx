@@ -1,5 +1,6 @@
 # cython: language_level=3, binding=False, boundscheck=False, wraparound=False
-# cython: initializedcheck=False, embedsignature=False, auto_pickle=False
+# cython: initializedcheck=False, embedsignature=True, embedsignature.format=clinic
+# cython: auto_pickle=False
 """The extension module: thin bindings of the C runtime in csrc/.
 
 One translation unit, so that the classes call each other without attribute
@@ -10,11 +11,10 @@ Everything here runs with the GIL held. A function that may park says so in its
 docstring; a parked goroutine may be resumed by another OS thread.
 """
 cimport cython
-from cpython.exc cimport PyErr_SetObject
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 from gort._core.runtime cimport *
 
 import sys

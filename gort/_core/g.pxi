@@ -164,7 +164,9 @@ cdef class Goroutine:
 
 cdef object name_of(object fn):
     name = gort_qualname(fn)
-    return name if name is not None else getattr(fn, "__qualname__", type(fn).__qualname__)
+    if name is None:
+        name = getattr(fn, "__qualname__", None) or getattr(fn, "__name__", None) or type(fn).__qualname__
+    return name
 
 
 cdef void report_unseen(uint64_t id, object name, object exc) noexcept:
@@ -378,7 +380,7 @@ cdef PyMethodDef GO_DEF
 GO_DEF.ml_name = "go"
 GO_DEF.ml_meth = <void *>go_fast
 GO_DEF.ml_flags = METH_FASTCALL | METH_KEYWORDS
-GO_DEF.ml_doc = """go(fn, /, *args, **kwargs)
+GO_DEF.ml_doc = """go($module, fn, /, *args, **kwargs)
 --
 
 Start `fn(*args, **kwargs)` as a goroutine and return its handle. Does not park.
@@ -390,7 +392,7 @@ cdef PyMethodDef GOSCHED_DEF
 GOSCHED_DEF.ml_name = "gosched"
 GOSCHED_DEF.ml_meth = <void *>gosched_fast
 GOSCHED_DEF.ml_flags = METH_FASTCALL
-GOSCHED_DEF.ml_doc = """gosched()
+GOSCHED_DEF.ml_doc = """gosched($module, /)
 --
 
 Let other goroutines run; a wait in the sense of `kill()`. Parks.
@@ -430,7 +432,7 @@ def gomaxprocs(n=None):
     """
     if n is None:
         return gort_maxprocs(0)
-    if not isinstance(n, int):
+    if not isinstance(n, int) or isinstance(n, bool):
         raise TypeError(f"n must be an int or None, not {n!r}")
     r = gort_maxprocs(max(0, min(n, 1024)))
     if r < 0:

@@ -12,7 +12,7 @@ cdef class NativeGoroutine:
 
     @property
     def id(self):
-        """Its goroutine id; 0 before it has started."""
+        """Its number: unique, never used again."""
         return self.j.id
 
     @property
@@ -40,11 +40,35 @@ cdef class NativeGoroutine:
     def __dealloc__(self):
         if self.j != NULL:
             if not job_done(self.j):
-                native_kept.append(self.keep)  # still in use: never let go
-            job_unref(self.j)
+                keep_until_done(self.j, self.keep)
+            else:
+                job_unref(self.j)
+
+
+cdef class _Kept:
+    """What a native goroutine still uses whose handle is gone."""
+    cdef native_job *j
+    cdef object keep
 
 
 cdef list native_kept = []
+
+
+cdef void keep_until_done(native_job *j, object keep) noexcept:
+    """Takes over the handle's reference to `j`; lets go of those that are done."""
+    global native_kept
+    cdef _Kept k
+    alive = []
+    for k in native_kept:
+        if job_done(k.j):
+            job_unref(k.j)
+        else:
+            alive.append(k)
+    k = _Kept.__new__(_Kept)
+    k.j = j
+    k.keep = keep
+    alive.append(k)
+    native_kept = alive
 
 
 def native_start(uint64_t fn, uint64_t arg, keep):

@@ -426,6 +426,8 @@ class Pool:
         self.new = new
         self._items = []
 
+    __class_getitem__ = classmethod(_types.GenericAlias)
+
     def get(self):
         """A value from the pool, or a new one."""
         try:
@@ -456,6 +458,10 @@ cdef class Map:
 
     def __cinit__(self):
         self.d = {}
+
+    @classmethod
+    def __class_getitem__(cls, item):
+        return _types.GenericAlias(cls, item)
 
     def load(self, key):
         """`(value, True)`, or `(None, False)`."""
