@@ -235,6 +235,15 @@ static int64_t earliest_timer(Dom *d)
     return when;
 }
 
+/* With many timers it pays to wake for several at once: 0.25 us later for each,
+ * up to 0.25 ms. (Go rounds all its idle waits up to a millisecond.) */
+static int64_t timer_slack(Dom *d)
+{
+    int64_t n = 0;
+    for (int i = 0; i < d->nallp; i++) n += atomic_load(&atomic_load(&d->allp[i])->tm.n);
+    return n < 1000 ? n * 250 : 250000;
+}
+
 /* Announce that m is idle, and sleep. False: it was woken, and not idle any
  * more; true: it took itself off, for a signal, a kick, or a timer that is due. */
 static bool m_idle_once(M *m, bool recheck, bool listed)
@@ -258,7 +267,7 @@ static bool m_idle_once(M *m, bool recheck, bool listed)
     gmutex_unlock(&d->lock);
     int64_t timeout = -1;
     if (when != GORT_FOREVER) {
-        timeout = when - gort_now_ns();
+        timeout = when - gort_now_ns() + timer_slack(d);
         if (timeout < 0) timeout = 0;
     }
     if (recheck && (timeout < 0 || timeout > RECHECK_NS)) timeout = RECHECK_NS;

@@ -248,7 +248,7 @@ void pyctx_dead(G *g)
     PyThreadState *ts = g->ts;
     if (ts->c_tracefunc) PyEval_SetTrace(NULL, NULL);
     if (ts->c_profilefunc) PyEval_SetProfile(NULL, NULL);
-    PyErr_Clear();
+    if (unlikely(PyErr_Occurred() != NULL)) PyErr_Clear();
     /* Clearing may run code that makes new entries; three rounds, then let be. */
     for (int i = 0; i < 3 && (ts->dict || ts->context); i++) {
         Py_CLEAR(ts->dict);

@@ -176,7 +176,6 @@ extern const waitopt wait_forever_native;
  * the timer itself may be gone by then: only the copies are valid. */
 typedef void (*timerfn)(void *arg, uint64_t seq, int64_t now);
 struct timer {
-    int64_t when;
     timerfn fn;
     void *arg;
     uint64_t seq;
@@ -186,13 +185,14 @@ struct timer {
     int64_t period;             /* > 0: fires again and again */
 };
 enum { TK_WAIT = 0, TK_CHAN, TK_FUNC };
+typedef struct timer_slot { int64_t when; timer *t; } timer_slot;
 typedef struct timers {
     gmutex lock;
-    timer **heap;               /* 4-ary min-heap on when */
+    timer_slot *heap;           /* 4-ary min-heap on when */
     int32_t cap;
     _Atomic int32_t n;
     int32_t nchan;              /* how many are TK_CHAN */
-    _Atomic int64_t next;       /* heap[0]->when, or GORT_FOREVER */
+    _Atomic int64_t next;       /* heap[0].when, or GORT_FOREVER */
 } timers;
 
 /* ---- P ---------------------------------------------------------------- */
@@ -313,7 +313,8 @@ void g_start_fresh(gfresh *f);
 void g_discard(G *g);           /* an IDLE G that is not to be started */
 uint64_t g_new_id(void);
 void sched_each_fresh(Dom *d, void (*fn)(void *handle, void *), void *arg); /* GIL */
-void g_ready(G *g);             /* WAITING -> RUNNABLE, after a claim */
+void g_ready(G *g);             /* WAITING -> RUNNABLE, after a claim; runs next */
+void g_ready_last(G *g);        /* the same, but at the end of the queue */
 void g_yield(void);
 void g_yield_on(M *m);          /* the same for a caller that has looked: m->curg is set */
 int sched_set_procs(Dom *d, int n);
@@ -448,6 +449,7 @@ int sema_acquire(gort_sema *s, int64_t n, bool block, const waitopt *o);
 int sema_release(gort_sema *s, int64_t n);
 int notify_wait(gort_notify *n, int reason, const waitopt *o); /* entered locked */
 void notify_wake(gort_notify *n, bool all);
+void notify_wake_last(gort_notify *n);
 
 /* ---- native.c ---------------------------------------------------------- */
 typedef struct native_job {

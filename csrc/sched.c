@@ -40,7 +40,7 @@
 #define TIMER_CYCLES 1000u
 #endif
 #define GFREE_LOCAL 64          /* dead Gs a P keeps for itself (multi-P domains) */
-#define GFREE_MAX 16384         /* dead Gs a domain keeps with their stacks */
+#define GFREE_MAX 65536         /* dead Gs a domain keeps with their stacks, some 300 MB */
 
 Dom gort_native = { .kind = GK_NATIVE }, gort_python = { .kind = GK_PYTHON };
 const pyhooks *gort_py;
@@ -349,7 +349,7 @@ void g_start(G *g)
     submit(g, true);
 }
 
-void g_ready(G *g)
+static void make_ready(G *g, bool next)
 {
     if (unlikely(g->kind == GK_THREAD)) {
         os_futex_wake((_Atomic uint32_t *)(void *)&g->wake, 1);
@@ -357,8 +357,11 @@ void g_ready(G *g)
     }
     GASSERT(atomic_load(&g->status) == G_WAITING);
     atomic_store_explicit(&g->status, G_RUNNABLE, memory_order_relaxed);
-    submit(g, true);
+    submit(g, next);
 }
+
+void g_ready(G *g) { make_ready(g, true); }
+void g_ready_last(G *g) { make_ready(g, false); }
 
 /* An idle P and no M that looks for work: start one (Go's wakep). */
 void sched_wakep(Dom *d)

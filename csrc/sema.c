@@ -211,6 +211,16 @@ int notify_wait(gort_notify *n, int reason, const waitopt *o)
     return wait_error(wait_on(&n->q, &s, getg_waiter(o->python), &n->lock, n->shared, reason, o, false));
 }
 
+/* For join: behind all that is runnable, so that who joins a thousand finds the
+ * others ended too, instead of being woken for each. The GIL is held. */
+void notify_wake_last(gort_notify *n)
+{
+    for (G *next, *g = wake_all(&n->q); g; g = next) {
+        next = g->link;
+        g_ready_last(g);
+    }
+}
+
 void notify_wake(gort_notify *n, bool all)
 {
     G *chain = NULL, *one = NULL;

@@ -5,7 +5,7 @@
  * - Starts an M for a timer that is overdue while Ps are idle.
  * - Keeps the coarse clock, and prints GORT_DEBUG=schedtrace lines.
  * It polls every 20 us after it did something, doubling up to 10 ms after 1 ms
- * of nothing, and sleeps while every P of both domains is idle.
+ * of nothing, and sleeps once every P of both domains has been idle for 10 ms.
  *
  * Retaking needs the GIL: all changes of m->p that a running Python goroutine
  * could see are made under it, so an M that comes back from its call and takes
@@ -32,6 +32,14 @@ void sysmon_wake(void)
 }
 
 static bool all_idle(Dom *d) { return atomic_load(&d->npidle) >= atomic_load(&d->nprocs); }
+
+static uint64_t activity(Dom *d)
+{
+    uint64_t sum = 0;
+    for (int i = 0; i < d->nallp; i++)
+        sum += atomic_load_explicit(&atomic_load(&d->allp[i])->schedtick, memory_order_relaxed);
+    return sum;
+}
 
 /* ---- retake: Python domain ------------------------------------------------ */
 static bool stuck(Dom *d, P *p, uint32_t *tick)
@@ -136,6 +144,7 @@ static void *sysmon_main(void *arg)
 {
     (void)arg;
     int64_t delay = POLL_MIN_NS, idle_rounds = 0;
+    uint64_t last_act = 0;
     int64_t trace_ns = config_debug("schedtrace", 0) * 1000000, next_trace = started_ns;
     for (;;) {
         _Atomic uint32_t never = 0;
@@ -157,7 +166,12 @@ static void *sysmon_main(void *arg)
         } else if (++idle_rounds > 50) {
             delay = delay * 2 > POLL_MAX_NS ? POLL_MAX_NS : delay * 2;
         }
-        if (trace_ns > 0 || !all_idle(&gort_native) || (gort_py && !all_idle(&gort_python))) continue;
+        /* Not at the first idle moment: to be woken for every short wait costs
+         * more than to look a hundred times a second. */
+        uint64_t act = activity(&gort_native) + (gort_py ? activity(&gort_python) : 0);
+        bool quiet = delay == POLL_MAX_NS && act == last_act;
+        last_act = act;
+        if (!quiet || trace_ns > 0 || !all_idle(&gort_native) || (gort_py && !all_idle(&gort_python))) continue;
         atomic_store(&sleeping, 1);
         if (all_idle(&gort_native) && (!gort_py || all_idle(&gort_python)))
             os_futex_wait(&sleeping, 1, -1);

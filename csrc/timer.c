@@ -8,6 +8,8 @@
  * the sequence number in the wait word).
  *
  * tm->lock guards the heap. tm->next and tm->n mirror it for lock-free looks.
+ * The heap holds the times beside the timers, which are spread over many stacks:
+ * a comparison need not touch them.
  * timer.p is written by timer_add only, while the timer is in no heap.
  */
 #include "runtime.h"
@@ -17,54 +19,55 @@
 
 #define FIRE_BATCH 32
 
-static void put(timers *tm, int32_t i, timer *t)
+static void put(timers *tm, int32_t i, timer_slot e)
 {
-    tm->heap[i] = t;
-    t->pos = i;
+    tm->heap[i] = e;
+    e.t->pos = i;
 }
 
 static void sift_up(timers *tm, int32_t i)
 {
-    timer *t = tm->heap[i];
+    timer_slot e = tm->heap[i];
     while (i > 0) {
         int32_t up = (i - 1) / 4;
-        if (tm->heap[up]->when <= t->when) break;
+        if (tm->heap[up].when <= e.when) break;
         put(tm, i, tm->heap[up]);
         i = up;
     }
-    put(tm, i, t);
+    put(tm, i, e);
 }
 
 static void sift_down(timers *tm, int32_t i, int32_t n)
 {
-    timer *t = tm->heap[i];
+    timer_slot e = tm->heap[i];
     for (;;) {
         int32_t c = 4 * i + 1, end = c + 4 < n ? c + 4 : n, best = c;
         if (c >= n) break;
         for (int32_t k = c + 1; k < end; k++)
-            if (tm->heap[k]->when < tm->heap[best]->when) best = k;
-        if (tm->heap[best]->when >= t->when) break;
+            if (tm->heap[k].when < tm->heap[best].when) best = k;
+        if (tm->heap[best].when >= e.when) break;
         put(tm, i, tm->heap[best]);
         i = best;
     }
-    put(tm, i, t);
+    put(tm, i, e);
 }
 
 static void mirror(timers *tm, int32_t n)
 {
     atomic_store_explicit(&tm->n, n, memory_order_relaxed);
-    atomic_store(&tm->next, n ? tm->heap[0]->when : GORT_FOREVER);
+    atomic_store(&tm->next, n ? tm->heap[0].when : GORT_FOREVER);
 }
 
 static void remove_at(timers *tm, int32_t i)
 {
     int32_t n = atomic_load_explicit(&tm->n, memory_order_relaxed) - 1;
-    timer *t = tm->heap[i], *last = tm->heap[n];
+    timer *t = tm->heap[i].t;
+    timer_slot last = tm->heap[n];
     tm->nchan -= t->kind == TK_CHAN;
     t->pos = -1;
     if (i < n) {
         put(tm, i, last);
-        if (i > 0 && tm->heap[(i - 1) / 4]->when > last->when) sift_up(tm, i);
+        if (i > 0 && tm->heap[(i - 1) / 4].when > last.when) sift_up(tm, i);
         else sift_down(tm, i, n);
     }
     mirror(tm, n);
@@ -87,7 +90,7 @@ int timer_add(timer *t, P *p, int64_t when)
     int32_t n = atomic_load_explicit(&tm->n, memory_order_relaxed);
     if (n == tm->cap) {
         int32_t cap = n ? n * 2 : 64;
-        timer **h = os_fail(OS_FAIL_MALLOC) ? NULL : realloc(tm->heap, (size_t)cap * sizeof *h);
+        timer_slot *h = os_fail(OS_FAIL_MALLOC) ? NULL : realloc(tm->heap, (size_t)cap * sizeof *h);
         if (!h) {
             gmutex_unlock(&tm->lock);
             return GORT_ENOMEM;
@@ -95,10 +98,9 @@ int timer_add(timer *t, P *p, int64_t when)
         tm->heap = h;
         tm->cap = cap;
     }
-    t->when = when;
     t->p = p;
     tm->nchan += t->kind == TK_CHAN;
-    tm->heap[n] = t;
+    tm->heap[n] = (timer_slot){ when, t };
     sift_up(tm, n);
     mirror(tm, n + 1);
     bool first = t->pos == 0;
@@ -129,14 +131,14 @@ int64_t timers_run(P *p, int64_t now)
         int k = 0;
         gmutex_lock(&tm->lock);
         while (k < FIRE_BATCH && atomic_load_explicit(&tm->n, memory_order_relaxed) &&
-               tm->heap[0]->when <= now) {
-            timer *t = tm->heap[0];
+               tm->heap[0].when <= now) {
+            timer *t = tm->heap[0].t;
             due[k].fn = t->fn;
             due[k].arg = t->arg;
             due[k++].seq = t->seq;
             if (t->kind == TK_CHAN) gort_chan_ref(t->arg); /* may be gone after the lock */
             if (t->period > 0) { /* next time in step, but not in the past */
-                t->when += t->period * (1 + (now - t->when) / t->period);
+                tm->heap[0].when += t->period * (1 + (now - tm->heap[0].when) / t->period);
                 sift_down(tm, 0, atomic_load_explicit(&tm->n, memory_order_relaxed));
                 mirror(tm, atomic_load_explicit(&tm->n, memory_order_relaxed));
             } else {
@@ -158,7 +160,7 @@ bool timers_hope(P *p)
     int32_t n = atomic_load_explicit(&tm->n, memory_order_relaxed);
     if (n > tm->nchan) hope = true;
     for (int32_t i = 0; i < n && !hope; i++) {
-        timer *t = tm->heap[i];
+        timer *t = tm->heap[i].t;
         if (t->kind == TK_CHAN) hope = ((gort_chan *)t->arg)->recvq.first != NULL;
     }
     gmutex_unlock(&tm->lock);

@@ -55,6 +55,7 @@ def leaves_nothing_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     if extra := _threads() - threads:
         wrong.append(f"threads left behind: {extra}")
     gc.collect()
+    gc.freeze()  # what pytest keeps of this test is none of the next collection's business
     if seen and not expected:
         wrong.append(f"exceptions nobody joined: {[exc for _, exc in seen]}")
     seen.clear()
@@ -62,15 +63,6 @@ def leaves_nothing_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     gort.gomaxprocs(procs)
     if wrong:
         pytest.fail("\n".join(wrong), pytrace=False)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def cheap_collections() -> Iterator[None]:
-    """Keep pytest's and hypothesis's own objects out of the collections after every test."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")

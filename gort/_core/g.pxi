@@ -262,7 +262,8 @@ cdef void finish(Goroutine self) noexcept:
         self.wg = NULL
         wg_add(&(<WaitGroup>wg).w, -1)
         Py_DECREF(<object>wg)
-    notify_wake(&self.joiners, True)
+    if self.joiners.q.first != NULL:
+        notify_wake_last(&self.joiners)
     Py_DECREF(self)  # the runtime's
 
 

@@ -6,8 +6,10 @@ cdef extern from "runtime.h" nogil:
     ctypedef struct G
     ctypedef struct gmutex:
         pass
-    ctypedef struct waitq:
+    ctypedef struct sudog:
         pass
+    ctypedef struct waitq:
+        sudog *first
     ctypedef struct M:
         G *curg
     ctypedef struct Dom:
@@ -54,7 +56,6 @@ cdef extern from "runtime.h" nogil:
         pass
     ctypedef void (*timerfn)(void *, uint64_t, int64_t) noexcept nogil
     ctypedef struct timer:
-        int64_t when
         timerfn fn
         void *arg
         uint64_t seq
@@ -136,6 +137,7 @@ cdef extern from "runtime.h" nogil:
     int sema_release(gort_sema *s, int64_t n)
     int notify_wait(gort_notify *n, int reason, const waitopt *o)
     void notify_wake(gort_notify *n, bint all)
+    void notify_wake_last(gort_notify *n)
 
     int timer_add(timer *t, P *p, int64_t when)
     bint timer_del(timer *t)

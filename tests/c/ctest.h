@@ -64,7 +64,7 @@ static UNUSED _Noreturn void ctest_fail(const char *file, int line, const char *
 #define CHECK_EQ(a, b) do { \
     int64_t a_ = (int64_t)(a), b_ = (int64_t)(b); \
     if (a_ != b_) { \
-        char buf_[256]; \
+        char buf_[1024]; \
         snprintf(buf_, sizeof buf_, "%s is %" PRId64 ", should be %s, %" PRId64, #a, a_, #b, b_); \
         ctest_fail(__FILE__, __LINE__, buf_); \
     } } while (0)

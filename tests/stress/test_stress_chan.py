@@ -41,23 +41,23 @@ def producers_and_consumers(ch: Any, n: int, producers: list[Any], consumers: li
 @pytest.mark.parametrize("cap", [0, 1, 16])
 @pytest.mark.parametrize("dtype", [None, "i64"])
 def test_goroutines_lose_and_double_nothing(cap: int, dtype: Any) -> None:
-    producers_and_consumers(gort.Chan(cap, dtype=dtype), scaled(100_000), [gort.go] * 8, [gort.go] * 8)
+    producers_and_consumers(gort.Chan(cap, dtype=dtype), scaled(400_000), [gort.go] * 8, [gort.go] * 8)
 
 
 @pytest.mark.parametrize("cap", [0, 1, 16])
 @pytest.mark.parametrize("dtype", [None, "i64"])
 def test_goroutines_and_threads_lose_and_double_nothing(cap: int, dtype: Any) -> None:
     mixed = [gort.go, PlainThread] * 3
-    producers_and_consumers(gort.Chan(cap, dtype=dtype), scaled(12_000), mixed, mixed)
+    producers_and_consumers(gort.Chan(cap, dtype=dtype), scaled(120_000), mixed, mixed)
 
 
 @pytest.mark.parametrize("cap", [0, 4])
 def test_threads_alone_lose_and_double_nothing(cap: int) -> None:
-    producers_and_consumers(gort.Chan(cap), scaled(8_000), [PlainThread] * 4, [PlainThread] * 4)
+    producers_and_consumers(gort.Chan(cap), scaled(80_000), [PlainThread] * 4, [PlainThread] * 4)
 
 
 def test_a_ring_of_goroutines_passes_tokens() -> None:
-    size, rounds, tokens = 500, scaled(40), 7
+    size, rounds, tokens = 500, scaled(400), 7
     ring = [gort.Chan() for _ in range(size)]
 
     def node(inp: Any, out: Any) -> None:
@@ -81,7 +81,7 @@ def test_a_ring_of_goroutines_passes_tokens() -> None:
 
 def test_close_races_with_senders_and_receivers() -> None:
     """A send that returned is received exactly once; one that raised is never received."""
-    for trial in range(scaled(150)):
+    for trial in range(scaled(1_500)):
         ch: Any = gort.Chan(trial % 4)
         sent, got = [], []
 
@@ -114,7 +114,7 @@ def test_close_races_with_senders_and_receivers() -> None:
 def test_timeouts_race_with_sends(cap: int, start: Any) -> None:
     """A send is received exactly once if it returned, never if it timed out."""
     ch: Any = gort.Chan(cap)
-    n = scaled(2_500 if start is gort.go else 600)
+    n = scaled(40_000 if start is gort.go else 20_000)
 
     def send(base: int) -> list[int]:
         rng, sent = random.Random(base), []
@@ -137,8 +137,8 @@ def test_timeouts_race_with_sends(cap: int, start: Any) -> None:
                 gort.gosched()
         return got
 
-    takers = [gort.go(receive, k) for k in range(3)]
-    sent = [v for part in join_all([start(send, 10**6 * k) for k in range(3)]) for v in part]
+    takers = [gort.go(receive, k) for k in range(2)]
+    sent = [v for part in join_all([start(send, 10**6 * k) for k in range(6)]) for v in part]
     done.close()
     got = [v for part in join_all(takers) for v in part]
     while True:
@@ -151,7 +151,7 @@ def test_timeouts_race_with_sends(cap: int, start: Any) -> None:
 
 def test_kills_race_with_sends() -> None:
     """A killed receiver has its value or left it; a killed sender's value arrived or did not: never both."""
-    for trial in range(scaled(120)):
+    for trial in range(scaled(400)):
         ch: Any = gort.Chan(trial % 3)
         sent, got = [], []
 
@@ -191,7 +191,7 @@ def test_kills_race_with_sends() -> None:
 
 def test_select_races_with_close() -> None:
     """Many select over the same channels, in many orders, while these are closed one after the other."""
-    for trial in range(scaled(60)):
+    for trial in range(scaled(1_000)):
         chans: list[Any] = [gort.Chan(i % 3, dtype="i64" if i % 2 else None) for i in range(5)]
         sent: list[int] = []
 
@@ -233,7 +233,7 @@ def test_select_races_with_close() -> None:
 
 def test_selects_with_timeouts_race_with_each_other() -> None:
     a, b = gort.Chan(), gort.Chan(1)
-    n = scaled(3_000)
+    n = scaled(60_000)
 
     def body(base: int) -> tuple[list[int], list[int]]:
         rng, sent, got = random.Random(base), [], []
@@ -272,7 +272,7 @@ def test_a_crowd_meets_at_one_channel() -> None:
             i += 1
 
     gs = [gort.go(body, 1000 * k) for k in range(30)]
-    for _ in range(scaled(3_000)):
+    for _ in range(scaled(800)):
         gort.gosched()
     stop.close()
     results = join_all(gs)
@@ -291,9 +291,9 @@ def test_spawn_storm() -> None:
         gort.gosched()
         raise ValueError(i)
 
-    for _ in range(scaled(3)):
+    for _ in range(scaled(12)):
         assert gort.go(tree, 8).join() == (3**9 - 1) // 2
-    gs = [gort.go(fail, i) for i in range(scaled(3_000))]
+    gs = [gort.go(fail, i) for i in range(scaled(30_000))]
     for i, g in enumerate(gs):
         with pytest.raises(ValueError, match=str(i)):
             g.join()
@@ -301,7 +301,7 @@ def test_spawn_storm() -> None:
 
 def test_short_lived_threads_come_and_go() -> None:
     ch: Any = gort.Chan()
-    n = scaled(600)
+    n = scaled(3_000)
 
     def starter(part: range) -> None:
         for v in part:
@@ -330,13 +330,13 @@ def test_collections_amid_the_traffic() -> None:
         ch: Any = gort.Chan(4)
 
         def produce() -> None:
-            for _ in range(scaled(2_000)):
+            for _ in range(scaled(20_000)):
                 ch.send(Node(gort.Chan(1)))
                 inner = gort.Chan(1)
                 inner.send(Node(inner))
 
         gs = [gort.go(produce) for _ in range(4)]
-        for _ in range(4 * scaled(2_000)):
+        for _ in range(4 * scaled(20_000)):
             node = ch.recv()
             node.ch.send(node)
         join_all(gs)
@@ -347,7 +347,7 @@ def test_collections_amid_the_traffic() -> None:
 def test_timers_are_stopped_and_reset_from_everywhere() -> None:
     """What was stopped never fires; what was left fires once."""
     fired: list[int] = []
-    n = scaled(2_000)
+    n = scaled(4_000)
 
     def body(base: int) -> set[int]:
         rng, expected = random.Random(base), set()
@@ -372,7 +372,7 @@ def test_timers_are_stopped_and_reset_from_everywhere() -> None:
 
 
 def test_sleepers_by_the_thousand() -> None:
-    n = scaled(20_000)
+    n = scaled(60_000)
 
     def nap(i: int) -> bool:
         start, d = gort.time.now(), (i * 7919 % 1000) * 1e-5
@@ -386,7 +386,7 @@ def test_sleepers_by_the_thousand() -> None:
 def test_kill_storm_in_all_kinds_of_waits() -> None:
     from model_support import OPERATIONS
 
-    for round_ in range(scaled(15)):
+    for round_ in range(scaled(200)):
         waits = [op.make() for op in OPERATIONS for _ in range(3)]
         gs = [gort.go(w.call) for w in waits]
         for _ in range(round_ % 4):

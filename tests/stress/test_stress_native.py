@@ -35,7 +35,7 @@ def once_each(seen: Any, got: list[int], n: int) -> None:
 @pytest.mark.parametrize("cap", [0, 1, 64])
 def test_c_goroutines_alone(native_lib: Any, procs: int, cap: int) -> None:
     gort.gomaxprocs(procs)
-    n = scaled(400_000)
+    n = scaled(2_000_000)
     ch, seen = gort.Chan(cap, dtype="i64"), counters(n)
     takers = [Job(inp=ch.ptr, seen=ctypes.addressof(seen)) for _ in range(4)]
     makers = [Job(out=ch.ptr, first=part.start, count=len(part)) for part in share(n, 4)]
@@ -57,7 +57,7 @@ def test_c_goroutines_alone(native_lib: Any, procs: int, cap: int) -> None:
 @pytest.mark.parametrize("cap", [0, 16])
 def test_c_goroutines_python_goroutines_and_threads_together(native_lib: Any, procs: int, cap: int) -> None:
     gort.gomaxprocs(procs)
-    n = scaled(24_000)
+    n = scaled(200_000)
     ch: Any = gort.Chan(cap, dtype="i64")
     seen, parts = counters(n), share(n, 6)
 
@@ -87,7 +87,7 @@ def test_c_goroutines_python_goroutines_and_threads_together(native_lib: Any, pr
 @procs
 def test_a_chain_of_c_and_python_stages(native_lib: Any, procs: int) -> None:
     gort.gomaxprocs(procs)
-    n, stages = scaled(10_000), 6
+    n, stages = scaled(40_000), 6
     chans: list[Any] = [gort.Chan(i % 3, dtype="i64") for i in range(stages + 1)]
 
     def relay(inp: Any, out: Any) -> None:
@@ -124,7 +124,7 @@ def test_selects_in_c_and_python_on_the_same_channels(native_lib: Any, procs: in
 
     def body(base: int) -> tuple[int, list[int]]:
         sent, got = 0, []
-        for i in range(scaled(2_000)):
+        for i in range(scaled(30_000)):
             k, v, ok = gort.select((a, base + i), b)
             assert ok
             if k == 0:
@@ -151,7 +151,7 @@ def test_selects_in_c_and_python_on_the_same_channels(native_lib: Any, procs: in
 def test_timeouts_in_c_race_with_receivers(native_lib: Any, procs: int) -> None:
     """Sends with tiny timeouts from C: each that was counted as sent is received once, no other."""
     gort.gomaxprocs(procs)
-    n = scaled(40_000)
+    n = scaled(120_000)
     ch: Any = gort.Chan(dtype="i64")
     sent, parts = counters(n), share(n, 4)
     jobs = [
@@ -190,7 +190,7 @@ def test_timeouts_in_c_race_with_receivers(native_lib: Any, procs: int) -> None:
 @procs
 def test_trees_of_c_goroutines(native_lib: Any, procs: int) -> None:
     gort.gomaxprocs(procs)
-    jobs = [Job(count=13) for _ in range(scaled(6))]
+    jobs = [Job(count=13) for _ in range(scaled(60))]
     natives = [start(native_lib.grow_tree, job) for job in jobs]
     for g in natives:
         g.join()
@@ -200,7 +200,7 @@ def test_trees_of_c_goroutines(native_lib: Any, procs: int) -> None:
 @procs
 def test_close_races_with_c_senders(native_lib: Any, procs: int) -> None:
     gort.gomaxprocs(procs)
-    for trial in range(scaled(150)):
+    for trial in range(scaled(1_000)):
         ch: Any = gort.Chan(trial % 3, dtype="i64")
         seen = counters(4_000)
         makers = [Job(out=ch.ptr, first=1000 * k, count=1000) for k in range(3)]
@@ -227,7 +227,7 @@ def test_close_races_with_c_senders(native_lib: Any, procs: int) -> None:
 
 @procs
 def test_gomaxprocs_changes_under_load(native_lib: Any, procs: int) -> None:
-    n = scaled(100_000)
+    n = scaled(2_000_000)
     ch, seen = gort.Chan(4, dtype="i64"), counters(n)
     takers = [Job(inp=ch.ptr, seen=ctypes.addressof(seen)) for _ in range(3)]
     makers = [Job(out=ch.ptr, first=part.start, count=len(part)) for part in share(n, 3)]
@@ -248,7 +248,7 @@ def test_gomaxprocs_changes_under_load(native_lib: Any, procs: int) -> None:
 def test_many_native_goroutines_come_and_go(native_lib: Any, procs: int) -> None:
     gort.gomaxprocs(procs)
     ch: Any = gort.Chan(16, dtype="i64")
-    n = scaled(20_000)
+    n = scaled(50_000)
     jobs = [Job(out=ch.ptr, first=i, count=1) for i in range(n)]
 
     def launch(part: range) -> None:

@@ -32,7 +32,7 @@ def pauses(seed: int) -> Any:
 
 @pytest.mark.parametrize("timeout", [None, 1e-5])
 def test_a_mutex_excludes_whoever_comes(timeout: float | None) -> None:
-    mu, box, n = Mutex(), Box(), scaled(2_000)
+    mu, box, n = Mutex(), Box(), scaled(4_000)
 
     def body(seed: int) -> int:
         pause, done = pauses(seed), 0
@@ -56,7 +56,7 @@ def test_a_mutex_excludes_whoever_comes(timeout: float | None) -> None:
 
 
 def test_killed_lockers_leave_the_mutex_usable() -> None:
-    for trial in range(scaled(60)):
+    for trial in range(scaled(2_000)):
         mu, box = Mutex(), Box()
 
         def body(mu: Mutex = mu, box: Box = box) -> None:
@@ -81,7 +81,7 @@ def test_killed_lockers_leave_the_mutex_usable() -> None:
 
 
 def test_a_rwmutex_keeps_writers_alone() -> None:
-    rw, box, n = RWMutex(), Box(), scaled(1_000)
+    rw, box, n = RWMutex(), Box(), scaled(8_000)
     data = [0, 0]
 
     def read(seed: int) -> None:
@@ -116,7 +116,7 @@ def test_a_rwmutex_keeps_writers_alone() -> None:
 
 
 def test_killed_writers_and_readers_leave_the_rwmutex_usable() -> None:
-    for trial in range(scaled(60)):
+    for trial in range(scaled(1_000)):
         rw, stop = RWMutex(), Int64()
 
         def read(rw: RWMutex = rw, stop: Int64 = stop) -> None:
@@ -141,7 +141,7 @@ def test_killed_writers_and_readers_leave_the_rwmutex_usable() -> None:
 
 
 def test_a_semaphore_is_never_overdrawn() -> None:
-    size, n = 7, scaled(1_500)
+    size, n = 7, scaled(10_000)
     sem, held = Semaphore(size), Int64()
 
     def body(seed: int) -> None:
@@ -164,7 +164,7 @@ def test_a_semaphore_is_never_overdrawn() -> None:
 
 
 def test_wait_groups_never_let_go_early() -> None:
-    for _ in range(scaled(150)):
+    for _ in range(scaled(2_000)):
         wg, done = WaitGroup(), Int64()
 
         def work(wg: WaitGroup = wg, done: Int64 = done) -> None:
@@ -184,7 +184,7 @@ def test_wait_groups_never_let_go_early() -> None:
 
 
 def test_a_bounded_queue_of_cond_and_mutex_loses_nothing() -> None:
-    mu, items, n = Mutex(), list[int](), scaled(4_000)
+    mu, items, n = Mutex(), list[int](), scaled(40_000)
     not_empty, not_full = Cond(mu), Cond(mu)
 
     def produce(base: int) -> None:
@@ -214,7 +214,7 @@ def test_a_bounded_queue_of_cond_and_mutex_loses_nothing() -> None:
 
 def test_broadcasts_reach_every_round_of_waiters() -> None:
     """A barrier: nobody is in round k + 1 before all were in round k."""
-    mu, parties, rounds = Mutex(), 12, scaled(200)
+    mu, parties, rounds = Mutex(), 12, scaled(3_000)
     cond, count, turn = Cond(mu), 0, 0
 
     def body() -> None:
@@ -236,7 +236,7 @@ def test_broadcasts_reach_every_round_of_waiters() -> None:
 
 
 def test_once_is_once_for_all() -> None:
-    for _ in range(scaled(300)):
+    for _ in range(scaled(6_000)):
         once, ran = Once(), Int64()
 
         def first(ran: Int64 = ran) -> None:
@@ -252,7 +252,7 @@ def test_once_is_once_for_all() -> None:
 
 
 def test_a_map_under_traffic() -> None:
-    m, n = Map(), scaled(3_000)
+    m, n = Map(), scaled(30_000)
 
     def body(seed: int) -> int:
         rng, balance = random.Random(seed), 0
