@@ -33,7 +33,7 @@ static int64_t parse(const char *env, int64_t dflt, int64_t min, int64_t max, bo
     if (units) {
         int shift = *end == 'k' || *end == 'K' ? 10 : *end == 'm' || *end == 'M' ? 20 : 0;
         if (shift) end++;
-        if (v > max >> shift) return bad(env, s, dflt);
+        if (v < 0 || v > max >> shift) return bad(env, s, dflt);
         v <<= shift;
         if (*end == 'B' || *end == 'b') end++;
     }

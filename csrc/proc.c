@@ -12,10 +12,12 @@
  * is woken; a timer that comes in earlier kicks it (sched_timer_added). Should
  * it be needed while nobody holds the office, sysmon finds the overdue timer.
  */
+#define _GNU_SOURCE
 #include "runtime.h"
 #include "schedint.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,6 +25,7 @@
 #define RECHECK_NS 100000000    /* deadlock is looked for again after that */
 
 static _Atomic uint32_t next_mid;
+static sigset_t python_mask;     /* the main thread's when gort was imported */
 
 /* ---- Ps ---------------------------------------------------------------- */
 P *pidle_get(Dom *d) /* dom.lock held */
@@ -123,6 +126,8 @@ static void *m_main(void *arg)
     M *m = arg;
     sched_set_m(m);
     atomic_store(&m->tid, os_gettid());
+    /* What Python code starts inherits the mask: threads, and child processes for good. */
+    if (m->dom == &gort_python) pthread_sigmask(SIG_SETMASK, &python_mask, NULL);
     fatal_altstack();
     sched_g0_here(m);
     sched_loop(m);
@@ -289,7 +294,7 @@ void m_stop(M *m, bool recheck)
     gmutex_lock(&d->lock);
     while (!m->nextg) {
         /* Injected since m looked, and no thread could be started for it? */
-        if (d->pidle && atomic_load(&d->runqsize) > 0) {
+        if (d->pidle && (atomic_load(&d->runqsize) > 0 || !runq_empty(d->pidle))) {
             p_acquire(m, pidle_get(d));
             break;
         }
@@ -309,7 +314,11 @@ void m_stop(M *m, bool recheck)
 void m_stop_locked(M *m)
 {
     Dom *d = m->dom;
-    if (m->p && m->nextg != m->lockedg) p_handoff(m);
+    if (m->p && m->nextg != m->lockedg) {
+        P *p = m->p; /* to another M in any case: somebody must look for a deadlock */
+        m->p = NULL;
+        m_start(d, p, false);
+    }
     gmutex_lock(&d->lock);
     while (m->nextg != m->lockedg) {
         m_idle_once(m, false, false);
@@ -403,7 +412,10 @@ void sched_blocking_exit(G *g)
         P *p = pidle_get(d);
         if (p) p_acquire(m, p);
         gmutex_unlock(&d->lock);
-        if (p) return;
+        if (p) {
+            sysmon_wake(); /* it sleeps while all Ps are idle */
+            return;
+        }
     }
     atomic_store_explicit(&g->status, G_RUNNABLE, memory_order_relaxed);
     sched_rejoin(g);
@@ -540,6 +552,7 @@ int gort_init_python(const pyhooks *h, size_t ds_head, size_t ds_tail, void *ts)
     atomic_store(&m->tid, os_gettid());
     gort_py = h;
     gort_main_g = g;
+    pthread_sigmask(SIG_SETMASK, NULL, &python_mask);
     if ((r = sched_adopt(m, g))) return r;
     gmutex_lock(&d->lock);
     d->nm = 1;

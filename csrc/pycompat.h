@@ -68,6 +68,16 @@ static inline int pyc_gil_locked(PyInterpreterState *interp)
     return __atomic_load_n((int *)(void *)&pyc_gil(interp)->locked, __ATOMIC_RELAXED) > 0;
 }
 
+static inline void *pyc_gil_holder(PyInterpreterState *interp)
+{   /* a guess if the caller has not the GIL; only to be compared */
+#if PYC_312
+    return __atomic_load_n((void **)(void *)&pyc_gil(interp)->last_holder, __ATOMIC_RELAXED);
+#else
+    (void)interp;
+    return _PyThreadState_UncheckedGet();
+#endif
+}
+
 /* ---- bits of a thread state's status -------------------------------------- */
 static inline void pyc_unbind_key(PyThreadState *ts)
 {   /* the next attach will set the key of the thread that does it */
@@ -133,6 +143,15 @@ static inline void pyc_signals_taken(PyThreadState *main_ts)
 #else
     (void)main_ts;
     __atomic_store_n((int *)(void *)&_PyRuntime.ceval.signals_pending, 0, __ATOMIC_SEQ_CST);
+#endif
+}
+static inline void pyc_signals_again(PyThreadState *main_ts)
+{
+#if PYC_313
+    __atomic_fetch_or(&main_ts->eval_breaker, (uintptr_t)2, __ATOMIC_SEQ_CST);
+#else
+    __atomic_store_n((int *)(void *)&_PyRuntime.ceval.signals_pending, 1, __ATOMIC_SEQ_CST);
+    __atomic_store_n((int *)(void *)&main_ts->interp->ceval.eval_breaker, 1, __ATOMIC_SEQ_CST);
 #endif
 }
 static inline void pyc_signals_forward(PyThreadState *main_ts, PyThreadState *to)

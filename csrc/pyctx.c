@@ -224,9 +224,13 @@ static G *ctx_start(gfresh *f, G *on)
     G *g = on ? on : g_new(&gort_python);
     if (unlikely(!g || (!g->ts && !give_ts(g)))) {
         if (g) g_discard(g);
-        void *save = getm()->ts ? NULL : ctx_gil_enter();
+        if (getm()->curg) return NULL; /* no place to run Python code: g0 tries again */
+        if (getm()->ts) ctx_detach(getm()); /* it is a parked goroutine's */
+        void *save = ctx_gil_enter();
+        if (!save) return NULL; /* Python is going away */
+        sched_uncount(f);
         f->failed(f->handle);
-        if (save) ctx_gil_leave(save);
+        ctx_gil_leave(save);
         return NULL;
     }
     /* contextvars cache by (id, version): a state used again is another one */
@@ -280,16 +284,18 @@ static bool ctx_signals(void) { return pyc_signals_pending(main_ts); }
 int pyctx_check_signals(void)
 {
     pyc_signals_taken(main_ts);
-    return PyErr_CheckSignals();
+    if (PyErr_CheckSignals() == 0) return 0;
+    pyc_signals_again(main_ts); /* a handler raised: others may be left, as CPython's own caller does */
+    return -1;
 }
 
 /* m's goroutine has released the GIL and nobody else has it: it sits in a call,
  * and others could run. Read without the GIL this is a guess; a caller that has
  * the GIL itself knows that m's goroutine has not. */
-static bool ctx_detached(M *m)
+static int ctx_detached(M *m)
 {
-    (void)m;
-    return atomic_load_explicit(&helper_in, memory_order_relaxed) || !pyc_gil_locked(main_ts->interp);
+    if (atomic_load_explicit(&helper_in, memory_order_relaxed) || !pyc_gil_locked(main_ts->interp)) return 1;
+    return pyc_gil_holder(main_ts->interp) == m->ts ? 0 : 2;
 }
 
 static bool is_ours(PyThreadState *ts)
@@ -320,7 +326,7 @@ static int ctx_deadlock(M *m)
     if (atomic_load(&g->status) != G_WAITING || WK_CODE(atomic_load(&g->wake)) || g->kill_pending) return 0;
     for (int i = 0; i < d->nallp; i++)
         if (timers_hope(atomic_load(&d->allp[i]))) return 0;
-    if (sched_busy(d, m)) return 0;
+    if (sched_busy(d, m)) return -1; /* its M may go idle without a P, and then nobody looks */
     for (int i = 0; i < gort_native.nallp; i++)
         if (timers_hope(atomic_load(&gort_native.allp[i]))) return -1;
     if (sched_busy(&gort_native, NULL)) return -1;
@@ -429,7 +435,7 @@ void pyctx_free_pool(void)
 {
     Dom *d = &gort_python;
     for (G *g; (g = sched_pool_take(d));) {
-        ctx_drop(g);
+        if (g->ts) ctx_drop(g);
         stack_free(d->stacks, g);
     }
 }

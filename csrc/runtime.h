@@ -284,7 +284,8 @@ typedef struct pyhooks {
                                      0 = idle, -1 = look again soon */
     bool (*signals)(void);        /* has a signal come in that Python must handle? */
     void (*dump)(int fd, G *g);   /* async-signal-safe Python stack */
-    bool (*detached)(M *m);       /* GIL held by caller: is m's G in a call? */
+    int (*detached)(M *m);        /* is m's G in a call? 1: so it seems; 2: or it waits
+                                     for the GIL, which another thread has */
     void *(*gil_enter)(void);     /* sysmon: take the GIL on a state of its own */
     void (*gil_leave)(void *);
     G *(*start)(gfresh *f, G *on); /* give it a G (`on`, or one of its choice); NULL:
@@ -322,12 +323,14 @@ void sched_blocking_enter(G *g);/* GIL held: let others run while we block */
 void sched_blocking_exit(G *g);
 extern _Atomic bool sysmon_no_python;
 int64_t sched_ngo(Dom *d);
+void sched_uncount(gfresh *f);  /* it will never start */
 void sched_kick(Dom *d, M *m);  /* wake it (NULL: any idle M) to look around */
 void sched_timer_added(P *p, int64_t when);
 bool sched_busy(Dom *d, M *me); /* an M but me runs a G, or has one to run */
 void sched_inject(Dom *d, G *g);
 extern _Atomic int64_t gort_coarse_ns;  /* the time, some 10 ms old at most */
 extern G *gort_main_g;
+extern _Atomic bool gort_main_intr; /* an exception is pending for the main goroutine */
 
 /* ---- wait.c ----------------------------------------------------------- */
 uint64_t wait_begin(G *g);

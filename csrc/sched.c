@@ -45,6 +45,7 @@
 Dom gort_native = { .kind = GK_NATIVE }, gort_python = { .kind = GK_PYTHON };
 const pyhooks *gort_py;
 G *gort_main_g;
+_Atomic bool gort_main_intr;
 static _Atomic uint64_t next_goid = 1;
 static _Atomic uint64_t next_seed = 1; /* of wait words: no two Gs start alike */
 
@@ -109,7 +110,8 @@ int64_t sched_stuck_threads(void)
 G *getg_waiter(bool python)
 {
     M *m = getm();
-    if (likely(m && m->curg) && (python || m->curg->kind == GK_NATIVE)) return m->curg;
+    /* Python code in a native goroutine's callback is like a thread: its thread state stays here. */
+    if (likely(m && m->curg) && m->curg->kind == (python ? GK_PYTHON : GK_NATIVE)) return m->curg;
     return thread_waiter();
 }
 
@@ -270,6 +272,11 @@ static void count_ended(Dom *d, P *p)
     } else {
         atomic_fetch_sub_explicit(&d->created, 1, memory_order_relaxed);
     }
+}
+
+void sched_uncount(gfresh *f)
+{
+    if (!f->system) count_ended(&gort_python, NULL);
 }
 
 int64_t sched_ngo(Dom *d)
@@ -478,7 +485,10 @@ static inline G *next_local(M *m)
 static void leave(M *m, G *g, int how)
 {
     G *to = next_local(m);
-    if (to && to->kind == GK_FRESH) to = gort_py->start((gfresh *)to, NULL);
+    if (to && to->kind == GK_FRESH) {
+        G *f = to;
+        if (!(to = gort_py->start((gfresh *)f, NULL))) runq_put(m->p, f, true); /* g0 reports it */
+    }
     switch_to(m, g, to ? to : &m->g0, how);
 }
 
@@ -678,6 +688,7 @@ top:
         P *q = pidle_get(d);
         if (q) p_acquire(m, q);
         gmutex_unlock(&d->lock);
+        if (q) sysmon_wake(); /* it may have found all Ps idle in between */
         if (q && was_spinning) {
             m->spinning = true;
             atomic_fetch_add(&d->nmspinning, 1);

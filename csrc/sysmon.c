@@ -42,11 +42,12 @@ static uint64_t activity(Dom *d)
 }
 
 /* ---- retake: Python domain ------------------------------------------------ */
-static bool stuck(Dom *d, P *p, uint32_t *tick)
+static bool stuck(Dom *d, P *p, uint32_t *tick, int64_t *since)
 {   /* running, no scheduling since the last poll, and others could run */
     uint32_t t = atomic_load_explicit(&p->schedtick, memory_order_relaxed);
     bool same = t == *tick;
     *tick = t;
+    if (!same) *since = gort_now_ns();
     if (!same || atomic_load(&p->status) != P_RUNNING) return false;
     return !runq_empty(p) || atomic_load(&d->runqsize) > 0 || atomic_load(&p->tm.next) <= gort_now_ns();
 }
@@ -54,16 +55,18 @@ static bool stuck(Dom *d, P *p, uint32_t *tick)
 static bool retake(Dom *d)
 {
     static uint32_t ticks[MAXPROCS];
+    static int64_t since[MAXPROCS];
     bool did = false;
     for (int i = 0; i < d->nallp; i++) {
         P *p = atomic_load(&d->allp[i]);
-        if (!stuck(d, p, &ticks[i])) continue;
+        if (!stuck(d, p, &ticks[i], &since[i])) continue;
         M *m = atomic_load(&p->m);
-        if (!m || !gort_py->detached(m)) continue; /* a guess, made sure of below */
+        int how = m ? gort_py->detached(m) : 0; /* a guess, made sure of below */
+        if (!how || (how == 2 && gort_now_ns() - since[i] < POLL_MAX_NS)) continue;
         void *save = gort_py->gil_enter();
         if (!save) return did;
         m = atomic_load(&p->m);
-        bool take = stuck(d, p, &ticks[i]) && m && m->p == p && m->curg && gort_py->detached(m);
+        bool take = stuck(d, p, &ticks[i], &since[i]) && m && m->p == p && m->curg && gort_py->detached(m);
         if (take) {
             atomic_store(&m->curg->status, G_SYSCALL);
             m->p = NULL;

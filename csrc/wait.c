@@ -171,7 +171,7 @@ uint64_t wait_park(G *g, uint64_t ticket, int reason, const waitopt *o)
         t.period = 0;
         if (timer_add(&t, timer_home(), o->deadline) != 0) wait_claim(g, ticket, WC_NOMEM, 0);
     }
-    if (unlikely(g->main) && gort_py->signals()) wait_claim(g, ticket, WC_INTR, 0);
+    if (unlikely(g->main) && (atomic_load(&gort_main_intr) || gort_py->signals())) wait_claim(g, ticket, WC_INTR, 0);
     sched_park(g);
     uint64_t w = atomic_load_explicit(&g->wake, memory_order_acquire);
     if (t.p && WK_CODE(w) != WC_TIMEOUT) timer_del(&t);

@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -192,7 +192,16 @@ class Forgetful(Roomy):
             self._ch.send(value, timeout=timeout)
 
 
-ONCE = settings(MODEL, database=None, derandomize=True, report_multiple_bugs=False)
+# No explain phase, which would run the failing program hundreds of times more.
+ONCE = settings(
+    max_examples=200,
+    stateful_step_count=15,
+    deadline=None,
+    database=None,
+    derandomize=True,
+    report_multiple_bugs=False,
+    phases=[Phase.generate, Phase.shrink],
+)
 
 
 @pytest.mark.parametrize(("broken", "lines"), [(Roomy, 2), (Forgetful, 8)])

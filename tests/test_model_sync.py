@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 from model_actors import Actors, Mismatch
@@ -152,7 +152,14 @@ def test_the_machine_finds_a_broken_mutex_and_shows_a_little_program() -> None:
 
     with pytest.raises(Mismatch) as caught:
         run_state_machine_as_test(
-            OnBroken, settings=settings(MODEL, database=None, derandomize=True, report_multiple_bugs=False)
+            OnBroken,
+            settings=settings(
+                MODEL,
+                database=None,
+                derandomize=True,
+                report_multiple_bugs=False,
+                phases=[Phase.generate, Phase.shrink],
+            ),
         )
     program = [line for line in str(caught.value).strip().split("\n") if line]
     assert program[0] == "x = gort.sync.Mutex()"

@@ -26,6 +26,8 @@ cdef extern from *:
     object gort_raised_steal "gort_raised"()
     object gort_take "(PyObject *)"(PyObject *o)
     object gort_qualname(object fn)
+    void PyErr_WriteUnraisable(PyObject *o)
+    void PyErr_SetObject(object t, object v)
     PyObject *raw_call "PyObject_Call"(PyObject *fn, PyObject *args, PyObject *kwargs)
     PyObject *raw_vectorcall "PyObject_Vectorcall"(PyObject *fn, PyObject *const *args, size_t n, PyObject *names)
     PyObject *PyDict_GetItemWithError(PyObject *d, PyObject *k)
@@ -46,6 +48,24 @@ cdef object PROFILE_HOOK = sys.intern("_profile_hook")
 cdef Goroutine main_goroutine
 
 
+@cython.final
+cdef class Failure:
+    """The exception of a goroutine that nobody has seen yet; with it goes the last who could.
+
+    An object of its own: its finaliser runs before the collector clears a cycle
+    (handle, exception, frame), and handles without a failure need none.
+    """
+    cdef uint64_t id
+    cdef object name, exc
+    cdef bint seen
+    cdef object __weakref__
+
+    def __del__(self):
+        if not self.seen:
+            self.seen = True
+            report_unseen(self)
+
+
 @cython.freelist(1024)
 @cython.final
 cdef class Goroutine:
@@ -54,11 +74,11 @@ cdef class Goroutine:
     cdef gfresh node                # what is queued before it has
     cdef object what                # the function; after the end its name
     cdef object args                # a tuple, (tuple, dict), or None; until it starts
-    cdef object value               # result or exception
+    cdef object value               # the result, or a Failure
     cdef object _name               # as assigned
     cdef PyObject *wg               # the WaitGroup that counts it; a reference
     cdef gort_notify joiners        # GIL
-    cdef bint _done, failed, seen
+    cdef bint _done
     cdef object __weakref__
 
     def __init__(self):
@@ -125,9 +145,9 @@ cdef class Goroutine:
                 r = notify_wait(&self.joiners, R_JOIN, &o)
                 if r != GORT_OK:
                     raise_wait(r, ctx)
-        if self.failed:
-            self.seen = True
-            raise self.value
+        if type(self.value) is Failure:
+            (<Failure>self.value).seen = True
+            raise (<Failure>self.value).exc
         return self.value
 
     def kill(self):
@@ -157,10 +177,6 @@ cdef class Goroutine:
     def __repr__(self):
         return f"<Goroutine {self.id} {self.name!r} {self.state}>"
 
-    def __dealloc__(self):
-        if self.failed and not self.seen:
-            report_unseen(self.node.id, self._name or self.what, self.value)
-
 
 cdef object name_of(object fn):
     name = gort_qualname(fn)
@@ -169,24 +185,24 @@ cdef object name_of(object fn):
     return name
 
 
-cdef void report_unseen(uint64_t id, object name, object exc) noexcept:
-    """A handle goes away with an exception nobody has seen: tell the hook, with a handle made anew."""
+cdef void report_unseen(Failure f) noexcept:
+    """The handle is gone: tell the hook, with one made anew."""
     cdef Goroutine h
     try:
         h = Goroutine.__new__(Goroutine)
-        h.node.id = id
-        h._name = name
-        h._done = h.failed = h.seen = True
-        h.value = exc
-        call_excepthook(h, exc)
+        h.node.id = f.id
+        h._name = f.name
+        h._done = True
+        h.value = f
+        call_excepthook(h, f.exc)
     except BaseException as e:
-        sys.unraisablehook(_Unraisable(e))
+        unraisable(e)
 
 
-class _Unraisable:
-    def __init__(self, exc):
-        self.exc_type, self.exc_value, self.exc_traceback = type(exc), exc, exc.__traceback__
-        self.err_msg, self.object = "Exception ignored in gort.excepthook", None
+cdef void unraisable(object exc) noexcept:
+    """sys.unraisablehook, whose argument only CPython itself can make."""
+    PyErr_SetObject(type(exc), exc)
+    PyErr_WriteUnraisable(NULL)
 
 
 cdef void call_excepthook(Goroutine g, object exc) noexcept:
@@ -194,7 +210,7 @@ cdef void call_excepthook(Goroutine g, object exc) noexcept:
         import gort
         gort.excepthook(g, exc)
     except BaseException as e:
-        sys.unraisablehook(_Unraisable(e))
+        unraisable(e)
 
 
 def excepthook(goroutine, exc):
@@ -234,17 +250,24 @@ cdef int install_hooks() except -1:
 
 
 cdef void fail(Goroutine self, object e) noexcept:
+    cdef Failure f
     if isinstance(e, KeyboardInterrupt):
         interrupt_main(e)
     elif not isinstance(e, GoroutineExit):
-        self.value = e
-        self.failed = True
+        f = Failure.__new__(Failure)
+        f.id = self.node.id
+        f.exc = e
+        try:
+            f.name = self.name
+        except BaseException:
+            f.name = "?"
+        self.value = f
         if self.wg != NULL or Py_REFCNT(<PyObject *>self) <= 2:
             # ours and the runtime's reference: nobody else will ever ask
-            self.seen = True
+            f.seen = True
             call_excepthook(self, e)
         else:
-            unseen.add(self)
+            unseen.add(f)
 
 
 cdef void finish(Goroutine self) noexcept:
@@ -252,7 +275,7 @@ cdef void finish(Goroutine self) noexcept:
     cdef PyObject *wg = self.wg
     try:
         self.what = name_of(self.what)
-    except Exception:
+    except BaseException:
         self.what = "?"
     self._done = True
     if self.g != NULL:
@@ -279,11 +302,12 @@ cdef void body(void *arg) noexcept:
     cdef PyObject *res = NULL
     fn, args = self.what, self.args
     self.args = None
-    if not self.g.kill_pending:
+    # an M without the GIL may have started it while kill() still saw the node
+    if not self.g.kill_pending and not self.node.kill_pending:
         try:
             install_hooks()
         except BaseException as e:
-            sys.unraisablehook(_Unraisable(e))
+            unraisable(e)
         if args is None:
             res = raw_vectorcall(<PyObject *>fn, NULL, 0, NULL)
         elif type((<tuple>args)[len(<tuple>args) - 1]) is KwArgs:
@@ -361,17 +385,15 @@ cdef object go_fast(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObjec
 
 
 cdef object gosched_fast(PyObject *self, PyObject *const *args, Py_ssize_t n):
-    cdef M *m = getm()
-    cdef G *g
+    cdef G *g = gort_curg()
     if n:
         raise TypeError(f"gosched() takes no arguments ({n} given)")
-    if m == NULL or m.curg == NULL:
+    if g == NULL:
         with nogil:
-            g_yield()
+            gort_yield_thread()
         return None
-    g = m.curg
     if not g.kill_pending:
-        g_yield_on(m)
+        g_yield_on(getm())
         if not g.kill_pending:
             return None
     raise_wait(GORT_EKILLED, None)

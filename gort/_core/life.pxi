@@ -6,7 +6,7 @@ import _thread
 import signal as _signal
 import weakref as _weakref
 
-cdef object unseen = _weakref.WeakSet()  # handles that failed and were not joined
+cdef object unseen = _weakref.WeakSet()  # Failures that may be seen yet
 cdef object pending_interrupt = None     # a KeyboardInterrupt for the main goroutine
 cdef bint in_run = False
 
@@ -19,12 +19,13 @@ cdef Goroutine spawn_system(object fn):
 # ---- signals: handlers run on the main thread, KeyboardInterrupt goes to the main goroutine
 cdef int main_signals() except -1:
     """In the main goroutine: run the handlers of signals that came in, raise what is pending."""
-    global pending_interrupt
+    global pending_interrupt, gort_main_intr
     cdef G *g = gort_curg()
     if g == NULL or not g.main:
         return 0
     pyctx_check_signals()
     if pending_interrupt is not None:
+        gort_main_intr = False
         e = pending_interrupt
         pending_interrupt = None
         raise e
@@ -32,8 +33,9 @@ cdef int main_signals() except -1:
 
 
 cdef void interrupt_main(object exc) noexcept:
-    global pending_interrupt
+    global pending_interrupt, gort_main_intr
     pending_interrupt = exc
+    gort_main_intr = True  # for a main goroutine that does not wait yet
     wait_interrupt(gort_main_g, WC_INTR)
 
 
@@ -124,11 +126,11 @@ def _at_exit():
         try:
             unwind(1.0)
         except BaseException as e:
-            sys.unraisablehook(_Unraisable(e))
-    for h in list(unseen):
-        if not (<Goroutine>h).seen:
-            (<Goroutine>h).seen = True
-            call_excepthook(h, (<Goroutine>h).value)
+            unraisable(e)
+    for f in list(unseen):
+        if not (<Failure>f).seen:
+            (<Failure>f).seen = True
+            report_unseen(<Failure>f)
     pyctx_stop()
     pyctx_free_pool()
 

@@ -99,6 +99,7 @@ cdef extern from "runtime.h" nogil:
     Dom gort_python "gort_python"
     Dom gort_native "gort_native"
     G *gort_main_g
+    bint gort_main_intr
     stackpool *py_stacks "gort_python.stacks"
 
     M *getm()
@@ -152,6 +153,7 @@ cdef extern from "runtime.h" nogil:
     int64_t gort_now_ns()
     int gort_maxprocs(int n)
     int64_t gort_num_native()
+    void gort_yield_thread "os_yield_cpu"()
     void os_fail_set(int what, int64_t after, int64_t times)
 
 cdef extern from "runtime.h": # they call back with the GIL held
@@ -171,7 +173,7 @@ cdef extern from *:
     """
     #define gort_ref(o) ((uint64_t)(uintptr_t)Py_NewRef(o))
     #define gort_steal(w) ((PyObject *)(uintptr_t)(w))
-    static inline G *gort_curg(void) { M *m = getm(); return m ? m->curg : NULL; }
+    static inline G *gort_curg(void) { M *m = getm(); G *g = m ? m->curg : NULL; return g && g->kind == GK_PYTHON ? g : NULL; }
     static inline M *gort_g_m(G *g) { return g->m; }
     static inline void gort_m_lock(G *g) { g->lockedm = g->m; g->m->lockedg = g; }
     static inline void gort_m_unlock(G *g) { g->m->lockedg = NULL; if (!g->main) g->lockedm = NULL; }

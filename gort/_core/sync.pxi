@@ -319,6 +319,10 @@ cdef class Cond:
                 r = notify_wait(&w.n, R_COND, &o)
                 if r != GORT_OK:
                     raise_wait(r, ctx)
+        except BaseException:
+            if w.notified:
+                self.signal()  # it came too late for us: to the next one
+            raise
         finally:
             if not w.notified:
                 self.unlink(&w)

@@ -251,7 +251,7 @@ def _serve_func_timers():
                 try:
                     spawn(t.fn, t.args, None, None)
                 except BaseException as e:
-                    sys.unraisablehook(_Unraisable(e))
+                    unraisable(e)
                 Py_DECREF(t)  # the firing's
             t = None
             f = next

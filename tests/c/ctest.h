@@ -172,6 +172,13 @@ static UNUSED void ctest_begin(int argc, char **argv)
     ctest_argv = argv;
     ctest_began = os_now_ns();
     setvbuf(stdout, NULL, _IOLBF, 0);
+    ctest_scale(); /* read here, before there are others */
+    if (TSAN && argc == 1) { /* or each child would wait a second at its end */
+        const char *e = getenv("TSAN_OPTIONS");
+        char all[1024];
+        snprintf(all, sizeof all, "%s:atexit_sleep_ms=20", e ? e : "");
+        setenv("TSAN_OPTIONS", all, 1);
+    }
     ctest_watchdog();
 }
 

@@ -32,9 +32,10 @@ static void feed(void *arg)
 static void all_is_well(void)
 {
     fail_off();
+    enum { N = TSAN ? 100 : 500 }; /* it makes a fiber for each */
     _Atomic int64_t n = 0;
-    for (int i = 0; i < 500; i++) go(count_one, (void *)&n);
-    UNTIL(atomic_load(&n) == 500);
+    for (int i = 0; i < N; i++) go(count_one, (void *)&n);
+    UNTIL(atomic_load(&n) == N);
     pair p = { gort_chan_new(GORT_I64, 0), gort_chan_new(GORT_I64, 2), 200, 0 };
     gort_chan *idle[9];
     gort_case k[10];
@@ -52,7 +53,7 @@ static void all_is_well(void)
     CHECK(j != NULL);
     CHECK_OK(job_join(j, &wait_forever_native));
     job_unref(j);
-    CHECK_EQ(n, 501);
+    CHECK_EQ(n, N + 1);
     for (int i = 0; i < 9; i++) gort_chan_unref(idle[i]);
     gort_chan_unref(p.a);
     gort_chan_unref(p.b);
@@ -222,7 +223,7 @@ static void spawn_in_storm(void *arg)
 {
     storm *s = arg;
     rnd r = { ctest_seed() };
-    for (int64_t i = scaled(3000, 300); i > 0; i--) {
+    for (int64_t i = scaled(TSAN ? 500 : 3000, 200); i > 0; i--) {
         if (rnd_below(&r, 4) == 0)
             os_fail_set((int)rnd_below(&r, OS_FAIL_COUNT_), 1 + rnd_below(&r, 5), 1 + rnd_below(&r, 5));
         int e = gort_go(storm_one, s);
