@@ -47,7 +47,7 @@ ifneq ($(filter-out 0,$(GORT_DEBUG_BUILD)),)
 OPT := -O1 -DGORT_DEBUG_LEVEL=2
 endif
 WERROR := $(if $(filter-out 0,$(GORT_WERROR)),-Werror)
-C_FLAGS = -std=gnu11 $(OPT) -g -pthread -fvisibility=hidden -ftls-model=initial-exec \
+C_FLAGS = -std=gnu11 $(OPT) -g -pthread -fno-strict-aliasing -fvisibility=hidden -ftls-model=initial-exec \
           -Wall -Wextra $(WERROR) -Icsrc/include -Icsrc $(SAN) $(CFLAGS)
 
 lib: $(BUILD)/libgort.a

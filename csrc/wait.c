@@ -196,6 +196,7 @@ int wait_error(int code)
 /* ---- a context's done channel: ends a wait beside its own event -------- */
 void wait_done_push(gort_chan *done, sudog *ds, G *g, uint64_t ticket)
 {
+    gort_chan_ref(done); /* until wait_done_pop */
     ds->q = NULL;
     ds->g = g;
     ds->ticket = ticket;
@@ -211,6 +212,7 @@ bool wait_done_pop(gort_chan *done, sudog *ds, uint64_t w)
     lock_if(done);
     if (ds->q) waitq_remove(ds);
     unlock_if(done);
+    gort_chan_unref(done);
     return WK_INDEX(w) == WK_DONE;
 }
 

@@ -308,6 +308,10 @@ def _select_nothing() -> Wait:
     return Wait(lambda **kw: gort.select(**kw), None, _nothing)
 
 
+def _select_nil() -> Wait:
+    return Wait(lambda **kw: gort.select(None, (None, 1), gort.NIL, (gort.NIL, 2), **kw), None, _nothing)
+
+
 def _sleep() -> Wait:
     return Wait(lambda: gort.sleep(3600), None, _nothing)
 
@@ -454,6 +458,7 @@ OPERATIONS = [
     Operation("select-send", _select_send, "select"),
     Operation("select-both", _select_both, "select"),
     Operation("select-nothing", _select_nothing, "select (no cases)"),
+    Operation("select-nil", _select_nil),
     Operation("nil-recv", _nil_recv, "chan receive (nil chan)"),
     Operation("nil-send", _nil_send, "chan send (nil chan)"),
     Operation("sleep", _sleep, "sleep", timed=False, hope=True),
@@ -480,4 +485,4 @@ def operations(**wanted: bool) -> list[Any]:
     return [pytest.param(op, id=op.name) for op in OPERATIONS if fits(op)]
 
 
-_FOR_EVER = {"select-nothing", "nil-recv", "nil-send", "sleep", "semaphore-oversize"}
+_FOR_EVER = {"select-nothing", "select-nil", "nil-recv", "nil-send", "sleep", "semaphore-oversize"}

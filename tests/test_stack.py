@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 from typing import Any
 
 import pytest
-from model_support import PlainThread, park, program_env
+from model_support import PlainThread, park, program_env, run_program
 
 import gort
 
@@ -164,6 +166,57 @@ def test_taking_stacks_while_goroutines_run_harms_nobody() -> None:
         g.stack()
         assert ch.recv() == i
     g.join()
+
+
+CLOCK = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdatomic.h>
+#include <time.h>
+static _Atomic long skipped;
+void skip_time(long seconds) { atomic_fetch_add(&skipped, seconds); }
+int clock_gettime(clockid_t id, struct timespec *t)
+{
+    static int (*real)(clockid_t, struct timespec *);
+    if (!real) real = (int (*)(clockid_t, struct timespec *))dlsym(RTLD_NEXT, "clock_gettime");
+    int r = real(id, t);
+    t->tv_sec += atomic_load(&skipped);
+    return r;
+}
+"""
+
+
+def test_a_dump_tells_for_how_many_minutes_a_goroutine_has_waited(tmp_path: Path) -> None:
+    """A preloaded clock jumps three minutes ahead; nobody has to wait for them."""
+    source, library = tmp_path / "clock.c", tmp_path / "libclock.so"
+    source.write_text(CLOCK)
+    compiler = os.environ.get("CC", "cc")
+    subprocess.run([compiler, "-shared", "-fPIC", str(source), "-o", str(library), "-ldl"], check=True)
+    done = run_program(
+        """
+        import ctypes, gort
+        ch = gort.Chan()
+        old, dead = gort.go(ch.recv), gort.go(gort.sleep, 1)
+        while not old.state == dead.state == "waiting":
+            gort.gosched()
+        print(f"goroutine {old.id} [chan receive]:" in gort.stack(all=True))
+        ctypes.CDLL(None).skip_time(181)
+        dead.join()
+        print(f"goroutine {old.id} [chan receive, 3 minutes]:" in gort.stack(all=True))
+        # The clock of dumps is some 10 ms old: one who comes a little later has not waited for minutes.
+        while True:
+            new = gort.go(ch.recv)
+            while new.state != "waiting":
+                gort.gosched()
+            if f"goroutine {new.id} [chan receive]:" in gort.stack(all=True):
+                print(True)
+                break
+            new.kill()
+            new.join()
+        """,
+        LD_PRELOAD=str(library),
+    )
+    assert (done.returncode, done.stdout) == (0, "True\nTrue\nTrue\n"), done.stderr
 
 
 def test_schedtrace_prints_gos_lines() -> None:

@@ -358,7 +358,7 @@ cdef class Sender:
     """The sending end of a channel."""
     cdef Chan ch
 
-    def __init__(self, Chan ch not None):
+    def __cinit__(self, Chan ch not None):
         self.ch = ch
 
     @classmethod
@@ -401,7 +401,7 @@ cdef class Receiver:
     """The receiving end of a channel."""
     cdef Chan ch
 
-    def __init__(self, Chan ch not None):
+    def __cinit__(self, Chan ch not None):
         self.ch = ch
 
     @classmethod

@@ -31,7 +31,6 @@ cdef extern from *:
     PyObject *raw_call "PyObject_Call"(PyObject *fn, PyObject *args, PyObject *kwargs)
     PyObject *raw_vectorcall "PyObject_Vectorcall"(PyObject *fn, PyObject *const *args, size_t n, PyObject *names)
     PyObject *PyDict_GetItemWithError(PyObject *d, PyObject *k)
-    Py_ssize_t Py_REFCNT(PyObject *o)
     ctypedef struct PyMethodDef:
         const char *ml_name
         void *ml_meth

@@ -10,21 +10,26 @@ cdef class NativeGoroutine:
     def __init__(self):
         raise TypeError("a NativeGoroutine is made by gort.native.go()")
 
+    cdef native_job *job(self) except NULL:
+        if self.j == NULL:
+            raise TypeError("a NativeGoroutine is made by gort.native.go()")
+        return self.j
+
     @property
     def id(self):
         """Its number: unique, never used again."""
-        return self.j.id
+        return self.job().id
 
     @property
     def done(self):
         """Whether its function has returned."""
-        return bool(job_done(self.j))
+        return bool(job_done(self.job()))
 
     def join(self, timeout=None, *, ctx=None):
         """Wait until its function has returned. TimeoutError after `timeout` seconds. Parks."""
         cdef waitopt o
         cdef int r, may
-        if job_done(self.j):
+        if job_done(self.job()):
             return
         may = wait_options(&o, timeout, ctx)
         while not job_done(self.j):

@@ -343,16 +343,16 @@ cdef class Cond:
 
 
 cdef int relock(object lock) except -1:
-    """Lock again after Cond.wait; a kill that comes meanwhile is put off until it is locked."""
-    killed = None
+    """Lock again after Cond.wait; a kill or Ctrl-C that comes meanwhile is put off until it is locked."""
+    put_off = None
     while True:
         try:
             lock.lock()
             break
-        except GoroutineExit as e:
-            killed = e
-    if killed is not None:
-        raise killed
+        except (GoroutineExit, KeyboardInterrupt) as e:
+            put_off = e
+    if put_off is not None:
+        raise put_off
     return 0
 
 

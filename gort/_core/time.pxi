@@ -86,8 +86,10 @@ cdef int chan_arm(_TimerChan ch, double seconds, double period) except -1:
     return 0
 
 
-cdef bint chan_disarm(_TimerChan ch) noexcept:
+cdef bint chan_disarm(_TimerChan ch) except -1:
     """Take the timer back; whether it was pending. No value of it is received afterwards."""
+    if ch is None:
+        raise RuntimeError("this Ticker was not made by Ticker(d)")
     cdef bint pending = timer_del(&ch.t)
     cdef gort_chan *c = ch.c
     gmutex_lock(&c.lock)

@@ -1,5 +1,8 @@
 # waiting.pxi - timeouts and contexts: arguments of every call that may wait.
 
+cdef extern from "Python.h":
+    Py_ssize_t Py_REFCNT(PyObject *o)
+
 cdef waitopt FOREVER
 FOREVER.deadline = GORT_FOREVER
 FOREVER.done = NULL
@@ -42,7 +45,9 @@ cdef int wait_options(waitopt *o, object timeout, object ctx) except -1:
         done = ctx.done()
         if not isinstance(done, (Chan, Receiver)):
             raise TypeError(f"ctx must be a context, whose done() is a channel, not {ctx!r}")
-        o.done = case_chan(done)  # ctx keeps it alive
+        if Py_REFCNT(<PyObject *>done) == 1 and isinstance(done, Chan):
+            raise TypeError(f"ctx.done() must return the same channel each time, which {ctx!r} does not")
+        o.done = case_chan(done)  # ctx keeps it alive until the wait takes a reference
     if timeout is not None:
         seconds = to_seconds(timeout, "timeout")
         if seconds == 0.0:
