@@ -206,6 +206,9 @@ static inline struct _PyInterpreterFrame *pyc_top_frame(PyThreadState *ts)
 }
 static inline PyCodeObject *pyc_frame_code(struct _PyInterpreterFrame *f)
 {
+#if PYC_312
+    if (f->owner >= 3) return NULL; /* the interpreter's own entry frame */
+#endif
 #if PYC_314
     PyObject *o = (PyObject *)(f->f_executable.bits & ~(uintptr_t)3);
 #elif PYC_313
