@@ -39,6 +39,7 @@
 #else
 #define TIMER_CYCLES 1000u
 #endif
+#define RUNNEXT_NS 3000         /* how long a thief leaves a runnext alone */
 #define GFREE_LOCAL 64          /* dead Gs a P keeps for itself (multi-P domains) */
 #define GFREE_MAX 65536         /* dead Gs a domain keeps with their stacks, some 300 MB */
 
@@ -572,6 +573,18 @@ static void run_all_timers(Dom *d, P *p, int64_t now)
     }
 }
 
+/* Is what q runs next still the same after a while? Two goroutines that wake each
+ * other, or a producer that is about to block, are best left to their own P (Go
+ * sleeps for as long before it takes a runnext). */
+static bool next_is_stuck(P *q)
+{
+    G *next = atomic_load_explicit(&q->runnext, memory_order_relaxed);
+    if (!next || atomic_load_explicit(&q->status, memory_order_relaxed) != P_RUNNING) return next != NULL;
+    for (int64_t until = gort_now_ns() + RUNNEXT_NS; gort_now_ns() < until;)
+        for (int i = 0; i < 8; i++) os_pause();
+    return atomic_load_explicit(&q->runnext, memory_order_relaxed) == next;
+}
+
 static G *steal_work(M *m)
 {
     Dom *d = m->dom;
@@ -588,11 +601,8 @@ static G *steal_work(M *m)
                     G *g = runq_get(m->p);
                     if (g) return g;
                 }
-                if (atomic_load_explicit(&q->status, memory_order_relaxed) == P_RUNNING &&
-                    atomic_load_explicit(&q->runnext, memory_order_relaxed))
-                    for (int k = 0; k < 60; k++) os_pause(); /* let it get there itself */
             }
-            G *g = runq_steal(m->p, q, pass == 3);
+            G *g = runq_steal(m->p, q, pass == 3 && next_is_stuck(q));
             if (g) return g;
         }
     }

@@ -45,7 +45,9 @@ cdef int wait_options(waitopt *o, object timeout, object ctx) except -1:
         done = ctx.done()
         if not isinstance(done, (Chan, Receiver)):
             raise TypeError(f"ctx must be a context, whose done() is a channel, not {ctx!r}")
-        if Py_REFCNT(<PyObject *>done) == 1 and isinstance(done, Chan):
+        held = (<Receiver>done).ch if isinstance(done, Receiver) else done
+        # the variable that names it, and for a view the view's reference
+        if Py_REFCNT(<PyObject *>held) <= (2 if held is done else 2 if Py_REFCNT(<PyObject *>done) == 1 else 1):
             raise TypeError(f"ctx.done() must return the same channel each time, which {ctx!r} does not")
         o.done = case_chan(done)  # ctx keeps it alive until the wait takes a reference
     if timeout is not None:
