@@ -149,7 +149,7 @@ class NarrowMachine(ChannelMachine):
         super().make(kinds)
 
 
-MODEL = settings(max_examples=150, stateful_step_count=40, deadline=None)
+MODEL = settings(max_examples=250, stateful_step_count=40, deadline=None)
 
 
 def test_channels_and_select_do_what_the_model_allows() -> None:

@@ -118,7 +118,7 @@ class WaitGroupMachine(SyncMachine):
         self.do(who, "wait", (), how, lambda world, actor: world.wait(actor, how))
 
 
-MODEL = settings(max_examples=80, stateful_step_count=40, deadline=None)
+MODEL = settings(max_examples=200, stateful_step_count=40, deadline=None)
 
 
 @pytest.mark.parametrize(
