@@ -20,6 +20,7 @@
 
 #define GMUTEX_SPIN 40          /* pauses before the futex; some 0.5 us */
 #define MADV_GUARD_INSTALL_ 102 /* Linux 6.13 */
+#define MADV_NONSENSE_ 0x7fff   /* qemu's user mode says yes to any advice, and does nothing */
 
 static struct { _Atomic int64_t after, times; } fails[OS_FAIL_COUNT_];
 static _Atomic bool fail_any;
@@ -87,8 +88,10 @@ void os_discard(void *p, size_t bytes) { madvise(p, bytes, MADV_DONTNEED); }
 
 int os_guard(void *p, size_t bytes)
 {
-    static _Atomic int have_guard = 1;
+    static _Atomic int have_guard = -1;
     if (os_fail(OS_FAIL_GUARD)) return -1;
+    if (atomic_load_explicit(&have_guard, memory_order_relaxed) < 0)
+        atomic_store(&have_guard, madvise(p, bytes, MADV_NONSENSE_) != 0);
     if (atomic_load_explicit(&have_guard, memory_order_relaxed)) {
         if (madvise(p, bytes, MADV_GUARD_INSTALL_) == 0) return 0;
         if (errno != EINVAL) return -1;

@@ -19,6 +19,8 @@ build=build/aarch64
 tests=()
 for t in "$@"; do tests+=("$build/ctest/$t"); done
 # Emulation is some ten times slower, so stress tests are shorter.
-GORT_STRESS_SCALE=${GORT_STRESS_SCALE:-0.05} exec make --no-print-directory ctest \
+# Tests that start themselves anew need to be told of the emulator.
+CTEST_RUN=$(command -v qemu-aarch64-static) \
+    GORT_STRESS_SCALE=${GORT_STRESS_SCALE:-0.05} exec make --no-print-directory ctest \
     BUILD=$build CC=$cc AR=aarch64-linux-gnu-ar LDFLAGS=-static RUN=qemu-aarch64-static CTEST_TIMEOUT=900 \
     ${tests:+CTESTS="${tests[*]}"}
