@@ -384,15 +384,16 @@ cdef object go_fast(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObjec
 
 
 cdef object gosched_fast(PyObject *self, PyObject *const *args, Py_ssize_t n):
-    cdef G *g = gort_curg()
+    cdef M *m = getm()
+    cdef G *g = NULL if m == NULL else m.curg
     if n:
         raise TypeError(f"gosched() takes no arguments ({n} given)")
-    if g == NULL:
+    if g == NULL or g.kind != GK_PYTHON:
         with nogil:
             gort_yield_thread()
         return None
     if not g.kill_pending:
-        g_yield_on(getm())
+        g_yield_on(m)
         if not g.kill_pending:
             return None
     raise_wait(GORT_EKILLED, None)
