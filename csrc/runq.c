@@ -8,16 +8,11 @@
  *
  * A solo P (the Python domain's on a GIL build) has no thieves, so its owner needs
  * no read-modify-write at all: plain loads and stores of the same atomics.
- *
- * The owner takes runnext at most NEXT_STREAK times in a row while the ring has
- * work: two goroutines that only wake each other must not starve the rest (Go's
- * sysmon preempts the shared time slice instead).
+ * The owner's own operations are inline, in runq.h.
  */
 #include "runtime.h"
 
-#define NEXT_STREAK 64
-
-static bool runq_put_slow(P *p, G *g, uint32_t h, uint32_t t)
+bool runq_put_slow(P *p, G *g, uint32_t h, uint32_t t)
 {   /* move half of the ring and g to the global queue */
     G *batch[RUNQ_SIZE / 2 + 1];
     uint32_t n = (t - h) / 2;
@@ -31,68 +26,6 @@ static bool runq_put_slow(P *p, G *g, uint32_t h, uint32_t t)
     for (uint32_t i = 0; i < n; i++) globq_put(p->dom, batch[i]);
     gmutex_unlock(&p->dom->lock);
     return true;
-}
-
-static void ring_put(P *p, G *g)
-{
-    for (;;) {
-        uint32_t h = atomic_load_explicit(&p->runq_head, memory_order_acquire);
-        uint32_t t = atomic_load_explicit(&p->runq_tail, memory_order_relaxed);
-        if (likely(t - h < RUNQ_SIZE)) {
-            atomic_store_explicit(&p->runq[t % RUNQ_SIZE], g, memory_order_relaxed);
-            atomic_store_explicit(&p->runq_tail, t + 1, memory_order_release);
-            return;
-        }
-        if (runq_put_slow(p, g, h, t)) return;
-    }
-}
-
-static inline G *swap_next(P *p, G *g)
-{
-    if (!p->solo) return atomic_exchange_explicit(&p->runnext, g, memory_order_acq_rel);
-    G *old = atomic_load_explicit(&p->runnext, memory_order_relaxed);
-    atomic_store_explicit(&p->runnext, g, memory_order_release);
-    return old;
-}
-
-/* Owner only. With next, g runs next and what was there goes to the ring. */
-void runq_put(P *p, G *g, bool next)
-{
-    if (next) {
-        G *old = swap_next(p, g);
-        if (!old) return;
-        g = old;
-    }
-    ring_put(p, g);
-}
-
-static inline G *take_next(P *p)
-{
-    if (!atomic_load_explicit(&p->runnext, memory_order_relaxed)) return NULL;
-    return swap_next(p, NULL);
-}
-
-/* Owner only. */
-G *runq_get(P *p)
-{
-    uint32_t h = atomic_load_explicit(&p->runq_head, memory_order_acquire);
-    uint32_t t = atomic_load_explicit(&p->runq_tail, memory_order_relaxed);
-    if (h == t || ++p->next_streak < NEXT_STREAK) {
-        G *g = take_next(p);
-        if (g) return g;
-    }
-    p->next_streak = 0;
-    while (h != t) {
-        G *g = atomic_load_explicit(&p->runq[h % RUNQ_SIZE], memory_order_relaxed);
-        if (p->solo) {
-            atomic_store_explicit(&p->runq_head, h + 1, memory_order_release);
-            return g;
-        }
-        if (atomic_compare_exchange_weak_explicit(&p->runq_head, &h, h + 1, memory_order_acq_rel,
-                                                  memory_order_acquire))
-            return g;
-    }
-    return take_next(p);
 }
 
 /* Take half of the victim's ring; of an empty one its runnext, if asked to.
@@ -121,15 +54,6 @@ G *runq_steal(P *thief, P *victim, bool steal_next)
         G *g = atomic_load_explicit(&thief->runq[(tt + n) % RUNQ_SIZE], memory_order_relaxed);
         if (n) atomic_store_explicit(&thief->runq_tail, tt + n, memory_order_release);
         return g;
-    }
-}
-
-bool runq_empty(P *p)
-{   /* runnext may be kicked to the ring between the reads: look twice */
-    for (;;) {
-        uint32_t h = atomic_load(&p->runq_head), t = atomic_load(&p->runq_tail);
-        G *next = atomic_load(&p->runnext);
-        if (t == atomic_load(&p->runq_tail)) return h == t && !next;
     }
 }
 

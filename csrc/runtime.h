@@ -370,10 +370,7 @@ bool waitq_give(waitq *q, uint64_t v, int code, G **ready);
 bool waitq_take(waitq *q, uint64_t *v, int code, G **ready);
 
 /* ---- runq.c ----------------------------------------------------------- */
-void runq_put(P *p, G *g, bool next);
-G *runq_get(P *p);
 G *runq_steal(P *thief, P *victim, bool steal_next);
-bool runq_empty(P *p);
 void globq_put(Dom *d, G *g);           /* dom.lock held */
 G *globq_get(Dom *d, P *p, int max);    /* dom.lock held */
 
@@ -492,4 +489,5 @@ static inline uint32_t fastrand(M *m)
     x ^= x << 13; x ^= x >> 17; x ^= x << 5;
     return m->rng = x;
 }
+#include "runq.h"
 #endif

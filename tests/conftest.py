@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -14,10 +15,16 @@ from hypothesis import HealthCheck, settings
 
 import gort
 
-pytest.register_assert_rewrite("model_support", "model_native", "model_chan", "model_sync")
+MODELS = [f"model_{name}" for name in ("support", "actors", "native", "chan", "sync", "stress")]
+pytest.register_assert_rewrite(*MODELS)
 
 settings.register_profile("gort", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 settings.load_profile("gort")
+
+# A test run in the background of a shell inherits an ignored SIGINT and would pass it on to the
+# programs that the tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long a goroutine that is ending may take to be gone; only a leak waits that long.
 ENDING = 5.0
