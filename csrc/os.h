@@ -45,7 +45,9 @@ void os_futex_wake(_Atomic uint32_t *addr, int n);
 void *os_reserve(size_t bytes);             /* zeroed, no swap reserved; NULL */
 void os_release(void *p, size_t bytes);     /* back to the kernel for good */
 void os_discard(void *p, size_t bytes);     /* contents gone, reads as zeros */
-int os_guard(void *p, size_t bytes);        /* 0, or -1: no guard could be set */
+#define OS_GUARDS 64
+/* Make n pages, `apart` bytes from each other, guards; -1: not all could be. */
+int os_guard(char *p, size_t apart, size_t n);
 size_t os_page_size(void);
 int os_ncpu(void);
 int os_gettid(void);

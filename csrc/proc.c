@@ -424,8 +424,9 @@ void sched_blocking_exit(G *g)
 /* ---- timers and kicks --------------------------------------------------- */
 static void kick_locked(M *m) { m_wake(m); } /* m is idle; it takes itself off */
 
-void sched_timer_added(P *p, int64_t when)
+void sched_timer_added(timers *tm, int64_t when)
 {
+    P *p = tm->p;
     Dom *d = p->dom;
     M *m = getm();
     if (m && m->p == p) return; /* its owner looks at it in time, or sysmon does */
@@ -469,6 +470,7 @@ static P *p_new(Dom *d, int id)
     p->id = id;
     p->dom = d;
     p->solo = d->solo;
+    p->tm.p = p;
     atomic_store(&p->tm.next, GORT_FOREVER);
     return p;
 }

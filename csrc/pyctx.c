@@ -325,10 +325,10 @@ static int ctx_deadlock(M *m)
     G *g = gort_main_g;
     if (atomic_load(&g->status) != G_WAITING || WK_CODE(atomic_load(&g->wake)) || g->kill_pending) return 0;
     for (int i = 0; i < d->nallp; i++)
-        if (timers_hope(atomic_load(&d->allp[i]))) return 0;
+        if (timers_hope(&atomic_load(&d->allp[i])->tm)) return 0;
     if (sched_busy(d, m)) return -1; /* its M may go idle without a P, and then nobody looks */
     for (int i = 0; i < gort_native.nallp; i++)
-        if (timers_hope(atomic_load(&gort_native.allp[i]))) return -1;
+        if (timers_hope(&atomic_load(&gort_native.allp[i])->tm)) return -1;
     if (sched_busy(&gort_native, NULL)) return -1;
     void *save = NULL;
     if (!m->ts && !(save = ctx_gil_enter())) return 0;

@@ -85,6 +85,7 @@ typedef struct Dom Dom;
 typedef struct sudog sudog;
 typedef struct waitq waitq;
 typedef struct timer timer;
+typedef struct timers timers;
 
 /* ---- G ---------------------------------------------------------------- */
 enum { G_IDLE = 0, G_RUNNABLE, G_RUNNING, G_SYSCALL, G_WAITING, G_DEAD };
@@ -179,21 +180,24 @@ struct timer {
     timerfn fn;
     void *arg;
     uint64_t seq;
-    P *p;                       /* whose heap holds it; timers.lock of that P */
-    int32_t pos;                /* index in the heap, -1: in none */
+    timers *tm;                 /* which heap holds it, or held it */
+    int32_t id;                 /* its number there, -1: it is in none; tm->lock */
     uint8_t kind;               /* TK_* */
     int64_t period;             /* > 0: fires again and again */
 };
 enum { TK_WAIT = 0, TK_CHAN, TK_FUNC };
-typedef struct timer_slot { int64_t when; timer *t; } timer_slot;
-typedef struct timers {
+typedef struct timer_slot { int64_t when; int32_t id; } timer_slot;
+typedef struct timer_entry { timer *t; int32_t pos; } timer_entry;
+struct timers {
     gmutex lock;
+    P *p;                       /* whose heap it is */
     timer_slot *heap;           /* 4-ary min-heap on when */
+    timer_entry *tab;           /* by number: the timer, and where in the heap it is */
     int32_t cap;
     _Atomic int32_t n;
     int32_t nchan;              /* how many are TK_CHAN */
     _Atomic int64_t next;       /* heap[0].when, or GORT_FOREVER */
-} timers;
+};
 
 /* ---- P ---------------------------------------------------------------- */
 #define RUNQ_SIZE 256u
@@ -325,7 +329,7 @@ extern _Atomic bool sysmon_no_python;
 int64_t sched_ngo(Dom *d);
 void sched_uncount(gfresh *f);  /* it will never start */
 void sched_kick(Dom *d, M *m);  /* wake it (NULL: any idle M) to look around */
-void sched_timer_added(P *p, int64_t when);
+void sched_timer_added(timers *tm, int64_t when);
 bool sched_busy(Dom *d, M *me); /* an M but me runs a G, or has one to run */
 void sched_inject(Dom *d, G *g);
 extern _Atomic int64_t gort_coarse_ns;  /* the time, some 10 ms old at most */
@@ -375,11 +379,11 @@ void globq_put(Dom *d, G *g);           /* dom.lock held */
 G *globq_get(Dom *d, P *p, int max);    /* dom.lock held */
 
 /* ---- timer.c ---------------------------------------------------------- */
-int timer_add(timer *t, P *p, int64_t when);   /* 0 or GORT_ENOMEM */
+int timer_add(timer *t, timers *tm, int64_t when);   /* 0 or GORT_ENOMEM */
 bool timer_del(timer *t);                      /* true: it was pending */
-P *timer_home(void);
-int64_t timers_run(P *p, int64_t now);         /* when the next is due */
-bool timers_hope(P *p);                        /* would one of them wake a G? */
+timers *timer_home(void);
+int64_t timers_run(timers *tm, int64_t now);         /* when the next is due */
+bool timers_hope(timers *tm);                        /* would one of them wake a G? */
 void timer_fire_chan(void *chan, uint64_t seq, int64_t now);
 
 /* ---- stack.c ---------------------------------------------------------- */

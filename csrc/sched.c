@@ -569,7 +569,7 @@ static void run_all_timers(Dom *d, P *p, int64_t now)
     p->timer_tsc = cycles();
     for (int i = 0; i < d->nallp; i++) {
         P *q = atomic_load_explicit(&d->allp[i], memory_order_acquire);
-        if (atomic_load_explicit(&q->tm.next, memory_order_relaxed) <= now) timers_run(q, now);
+        if (atomic_load_explicit(&q->tm.next, memory_order_relaxed) <= now) timers_run(&q->tm, now);
     }
 }
 
@@ -597,7 +597,7 @@ static G *steal_work(M *m)
             if (pass == 3) { /* last: its timers, and what it was about to run */
                 int64_t next = atomic_load(&q->tm.next);
                 if (next != GORT_FOREVER && next <= gort_now_ns()) {
-                    timers_run(q, gort_now_ns());
+                    timers_run(&q->tm, gort_now_ns());
                     G *g = runq_get(m->p);
                     if (g) return g;
                 }
@@ -666,7 +666,7 @@ top:
         if ((g = globq_take(d, p, 1))) return g;
     } else if (atomic_load_explicit(&p->tm.n, memory_order_relaxed)) {
         p->timer_tsc = cycles();
-        timers_run(p, gort_now_ns());
+        timers_run(&p->tm, gort_now_ns());
     }
     if ((g = runq_get(p))) return g;
     if ((g = globq_take(d, p, 0))) return g;
@@ -739,7 +739,7 @@ int sched_adopt(M *m, G *g)
     size_t size = (size_t)256 << 10;
     char *stk = os_reserve(size);
     if (!stk) return GORT_ENOMEM;
-    os_guard(stk, os_page_size());
+    os_guard(stk, 0, 1);
     m->g0.stack_lo = stk + os_page_size();
     m->g0.stack_hi = stk + size;
     m->g0.sp = fresh_stack(m->g0.stack_hi, gort_g0_tramp);

@@ -30,6 +30,7 @@ typedef struct slab {
     char *base;
     size_t slots;
     _Atomic size_t used;
+    size_t guarded;             /* slots that have their guard */
 } slab;
 
 struct stackpool {
@@ -79,6 +80,7 @@ static char *slab_slot(struct stackpool *sp) /* sp->lock held */
             return NULL;
         }
         t->slots = n;
+        t->guarded = 0;
         atomic_init(&t->next, NULL);
         atomic_init(&t->used, 0);
         if (s) atomic_store(&s->next, t);
@@ -87,7 +89,13 @@ static char *slab_slot(struct stackpool *sp) /* sp->lock held */
     }
     size_t i = atomic_load_explicit(&s->used, memory_order_relaxed);
     char *slot = s->base + i * sp->size;
-    if (os_guard(slot, os_page_size()) != 0) return NULL;
+    if (i == s->guarded) { /* one system call for many, once there are some */
+        size_t n = i < s->slots - i ? i : s->slots - i;
+        if (n > OS_GUARDS) n = OS_GUARDS;
+        if (n < 1) n = 1;
+        if (os_guard(slot, sp->size, n) != 0 && (n == 1 || os_guard(slot, sp->size, n = 1) != 0)) return NULL;
+        s->guarded += n;
+    }
     atomic_store_explicit(&s->used, i + 1, memory_order_release);
     return slot;
 }

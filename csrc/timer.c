@@ -1,16 +1,17 @@
 /* timer.c - timers: one 4-ary heap a P, as in Go's time.go.
  *
  * A timer is in the heap of one P from timer_add to its firing or timer_del;
- * its memory belongs to the caller (often a stack). Deletion is immediate: the
- * heap position is in the timer, so a timed wait that ends early leaves nothing
- * behind. Firing copies fn, arg and seq under the lock and calls fn without it:
+ * its memory belongs to the caller (often a stack). Deletion is immediate, so a
+ * timed wait that ends early leaves nothing behind. Firing copies fn, arg and seq under the lock and calls fn without it:
  * the timer may be gone by then, fn must rely on its copies alone (for a wait:
  * the sequence number in the wait word).
  *
  * tm->lock guards the heap. tm->next and tm->n mirror it for lock-free looks.
- * The heap holds the times beside the timers, which are spread over many stacks:
- * a comparison need not touch them.
- * timer.p is written by timer_add only, while the timer is in no heap.
+ * The timers are spread over many stacks, so moving one in the heap touches none
+ * of them: the heap holds times and numbers (timer.id), and a table as dense
+ * holds by number the timer and its place in the heap. The heap's unused end
+ * holds the free numbers.
+ * timer.tm is written by timer_add only, while the timer is in no heap.
  */
 #include "runtime.h"
 
@@ -22,7 +23,7 @@
 static void put(timers *tm, int32_t i, timer_slot e)
 {
     tm->heap[i] = e;
-    e.t->pos = i;
+    tm->tab[e.id].pos = i;
 }
 
 static void sift_up(timers *tm, int32_t i)
@@ -61,10 +62,12 @@ static void mirror(timers *tm, int32_t n)
 static void remove_at(timers *tm, int32_t i)
 {
     int32_t n = atomic_load_explicit(&tm->n, memory_order_relaxed) - 1;
-    timer *t = tm->heap[i].t;
+    int32_t id = tm->heap[i].id;
+    timer *t = tm->tab[id].t;
     timer_slot last = tm->heap[n];
     tm->nchan -= t->kind == TK_CHAN;
-    t->pos = -1;
+    t->id = -1;
+    tm->heap[n].id = id;
     if (i < n) {
         put(tm, i, last);
         if (i > 0 && tm->heap[(i - 1) / 4].when > last.when) sift_up(tm, i);
@@ -73,57 +76,66 @@ static void remove_at(timers *tm, int32_t i)
     mirror(tm, n);
 }
 
-/* The P whose heap serves the caller: its own, else the Python domain's first,
- * else the native domain's. */
-P *timer_home(void)
+/* The heap that serves the caller: its P's, else the Python domain's first, else
+ * the native domain's. */
+timers *timer_home(void)
 {
     M *m = getm();
-    if (m && m->p) return m->p;
+    if (m && m->p) return &m->p->tm;
     Dom *d = m ? m->dom : gort_python.main_m ? &gort_python : &gort_native;
-    return atomic_load(&d->allp[0]);
+    return &atomic_load(&d->allp[0])->tm;
 }
 
-int timer_add(timer *t, P *p, int64_t when)
+static bool grow(timers *tm)
 {
-    timers *tm = &p->tm;
+    int32_t n = tm->cap, cap = n ? n * 2 : 64;
+    if (os_fail(OS_FAIL_MALLOC)) return false;
+    timer_slot *h = realloc(tm->heap, (size_t)cap * sizeof *h);
+    if (!h) return false;
+    tm->heap = h;
+    timer_entry *e = realloc(tm->tab, (size_t)cap * sizeof *e);
+    if (!e) return false;
+    tm->tab = e;
+    for (; n < cap; n++) h[n].id = n;
+    tm->cap = cap;
+    return true;
+}
+
+int timer_add(timer *t, timers *tm, int64_t when)
+{
     gmutex_lock(&tm->lock);
     int32_t n = atomic_load_explicit(&tm->n, memory_order_relaxed);
-    if (n == tm->cap) {
-        int32_t cap = n ? n * 2 : 64;
-        timer_slot *h = os_fail(OS_FAIL_MALLOC) ? NULL : realloc(tm->heap, (size_t)cap * sizeof *h);
-        if (!h) {
-            gmutex_unlock(&tm->lock);
-            return GORT_ENOMEM;
-        }
-        tm->heap = h;
-        tm->cap = cap;
+    if (n == tm->cap && !grow(tm)) {
+        gmutex_unlock(&tm->lock);
+        return GORT_ENOMEM;
     }
-    t->p = p;
+    t->tm = tm;
+    t->id = tm->heap[n].id;
+    tm->tab[t->id].t = t;
     tm->nchan += t->kind == TK_CHAN;
-    tm->heap[n] = (timer_slot){ when, t };
+    tm->heap[n].when = when;
     sift_up(tm, n);
     mirror(tm, n + 1);
-    bool first = t->pos == 0;
+    bool first = tm->tab[t->id].pos == 0;
     gmutex_unlock(&tm->lock);
-    if (first) sched_timer_added(p, when);
+    if (first) sched_timer_added(tm, when);
     return 0;
 }
 
 bool timer_del(timer *t)
 {
-    if (!t->p) return false;
-    timers *tm = &t->p->tm;
+    timers *tm = t->tm;
+    if (!tm) return false;
     gmutex_lock(&tm->lock);
-    bool pending = t->pos >= 0;
-    if (pending) remove_at(tm, t->pos);
+    bool pending = t->id >= 0;
+    if (pending) remove_at(tm, tm->tab[t->id].pos);
     gmutex_unlock(&tm->lock);
     return pending;
 }
 
-/* Fire what is due. Whoever owns p calls this, or a thief that looks for work. */
-int64_t timers_run(P *p, int64_t now)
+/* Fire what is due. Whoever owns the P calls this, or a thief that looks for work. */
+int64_t timers_run(timers *tm, int64_t now)
 {
-    timers *tm = &p->tm;
     for (;;) {
         int64_t next = atomic_load(&tm->next);
         if (next > now) return next;
@@ -132,7 +144,7 @@ int64_t timers_run(P *p, int64_t now)
         gmutex_lock(&tm->lock);
         while (k < FIRE_BATCH && atomic_load_explicit(&tm->n, memory_order_relaxed) &&
                tm->heap[0].when <= now) {
-            timer *t = tm->heap[0].t;
+            timer *t = tm->tab[tm->heap[0].id].t;
             due[k].fn = t->fn;
             due[k].arg = t->arg;
             due[k++].seq = t->seq;
@@ -144,23 +156,25 @@ int64_t timers_run(P *p, int64_t now)
             } else {
                 remove_at(tm, 0);
             }
+            /* Cold memory, both: the G that fn is to wake, and the next timer. */
+            __builtin_prefetch(due[k - 1].arg, 1);
+            __builtin_prefetch(tm->tab[tm->heap[0].id].t);
         }
         gmutex_unlock(&tm->lock);
         for (int i = 0; i < k; i++) due[i].fn(due[i].arg, due[i].seq, now);
     }
 }
 
-/* Could a timer of p make a goroutine run? One that feeds a channel on which
+/* Could one of these make a goroutine run? One that feeds a channel on which
  * nobody waits could not. */
-bool timers_hope(P *p)
+bool timers_hope(timers *tm)
 {
-    timers *tm = &p->tm;
     bool hope = false;
     gmutex_lock(&tm->lock);
     int32_t n = atomic_load_explicit(&tm->n, memory_order_relaxed);
     if (n > tm->nchan) hope = true;
     for (int32_t i = 0; i < n && !hope; i++) {
-        timer *t = tm->heap[i].t;
+        timer *t = tm->tab[tm->heap[i].id].t;
         if (t->kind == TK_CHAN) hope = ((gort_chan *)t->arg)->recvq.first != NULL;
     }
     gmutex_unlock(&tm->lock);

@@ -160,7 +160,7 @@ uint64_t wait_park(G *g, uint64_t ticket, int reason, const waitopt *o)
         return w;
     }
     timer t;
-    t.p = NULL;
+    t.tm = NULL;
     if (unlikely(g->kill_pending)) {
         wait_claim(g, ticket, WC_KILL, 0);
     } else if (o->deadline != GORT_FOREVER) {
@@ -174,7 +174,7 @@ uint64_t wait_park(G *g, uint64_t ticket, int reason, const waitopt *o)
     if (unlikely(g->main) && (atomic_load(&gort_main_intr) || gort_py->signals())) wait_claim(g, ticket, WC_INTR, 0);
     sched_park(g);
     uint64_t w = atomic_load_explicit(&g->wake, memory_order_acquire);
-    if (t.p && WK_CODE(w) != WC_TIMEOUT) timer_del(&t);
+    if (t.tm && WK_CODE(w) != WC_TIMEOUT) timer_del(&t);
     return w;
 }
 

@@ -52,15 +52,14 @@ cdef extern from "runtime.h" nogil:
         int64_t deadline
         gort_chan *done
         bint python
-    ctypedef struct P:
+    ctypedef struct timers:
         pass
     ctypedef void (*timerfn)(void *, uint64_t, int64_t) noexcept nogil
     ctypedef struct timer:
         timerfn fn
         void *arg
         uint64_t seq
-        P *p
-        int32_t pos
+        int32_t id
         uint8_t kind
         int64_t period
     ctypedef struct scase:
@@ -140,9 +139,9 @@ cdef extern from "runtime.h" nogil:
     void notify_wake(gort_notify *n, bint all)
     void notify_wake_last(gort_notify *n)
 
-    int timer_add(timer *t, P *p, int64_t when)
+    int timer_add(timer *t, timers *tm, int64_t when)
     bint timer_del(timer *t)
-    P *timer_home()
+    timers *timer_home()
     void timer_fire_chan(void *chan, uint64_t seq, int64_t now)
     int sleep_until(int64_t when, const waitopt *o)
 

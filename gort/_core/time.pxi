@@ -61,7 +61,7 @@ cdef _TimerChan timer_chan(double seconds, double period):
     cdef _TimerChan ch = _TimerChan.__new__(_TimerChan)
     Chan.__init__(ch, 1, dtype="f64")
     ch.c.timer = 1
-    ch.t.pos = -1
+    ch.t.id = -1
     chan_arm(ch, seconds, period)
     return ch
 
@@ -208,7 +208,7 @@ def after_func(d, fn, /, *args):
         raise TypeError(f"after_func() needs a callable, not {fn!r}")
     start_service()
     cdef Timer t = Timer.__new__(Timer)
-    t.f.t.pos = -1
+    t.f.t.id = -1
     t.fn = fn
     t.args = args
     t.arm_func(seconds)

@@ -8,6 +8,7 @@ static P *new_p(void)
     P *p = aligned_alloc(64, (sizeof *p + 63) / 64 * 64);
     memset(p, 0, sizeof *p);
     p->dom = &dom;
+    p->tm.p = p;
     atomic_store(&p->tm.next, GORT_FOREVER);
     return p;
 }
@@ -17,13 +18,16 @@ static void free_p(P *p)
     CHECK_EQ(p->tm.nchan, 0);
     CHECK(atomic_load(&p->tm.next) == GORT_FOREVER);
     free(p->tm.heap);
+    free(p->tm.tab);
     free(p);
 }
 static void heap_is_valid(timers *tm)
 {
     int32_t n = atomic_load(&tm->n);
     for (int32_t i = 0; i < n; i++) {
-        CHECK_EQ(tm->heap[i].t->pos, i);
+        timer_entry *e = &tm->tab[tm->heap[i].id];
+        CHECK_EQ(e->pos, i);
+        CHECK_EQ(e->t->id, tm->heap[i].id);
         if (i) CHECK(tm->heap[(i - 1) / 4].when <= tm->heap[i].when);
     }
     CHECK(atomic_load(&tm->next) == (n ? tm->heap[0].when : GORT_FOREVER));
@@ -50,7 +54,7 @@ static void test_heap_against_a_model(void)
     rnd r = { ctest_seed() };
     P *p = new_p();
     memset(it, 0, sizeof it);
-    for (int i = 0; i < N; i++) it[i].t = (timer){ .fn = fire_item, .arg = &it[i], .pos = -1 };
+    for (int i = 0; i < N; i++) it[i].t = (timer){ .fn = fire_item, .arg = &it[i], .id = -1 };
     int64_t now = 0;
     for (int64_t step = scaled(100000, 10000); step > 0; step--) {
         item *k = &it[rnd_below(&r, step % 1000 < 300 ? 5 : N)];
@@ -59,7 +63,7 @@ static void test_heap_against_a_model(void)
             k->when = now - 5 + rnd_below(&r, step % 3000 < 1000 ? 10 : 2000);
             k->pending = true;
             k->t.seq = rnd_u64(&r);
-            CHECK_OK(timer_add(&k->t, p, k->when));
+            CHECK_OK(timer_add(&k->t, &p->tm, k->when));
         } else if (what < 80) {
             CHECK_EQ(timer_del(&k->t), k->pending);
             k->pending = false;
@@ -72,14 +76,14 @@ static void test_heap_against_a_model(void)
                 due += it[i].pending && it[i].when <= now;
                 if (it[i].pending && it[i].when > now && it[i].when < next) next = it[i].when;
             }
-            CHECK(timers_run(p, now) == next);
+            CHECK(timers_run(&p->tm, now) == next);
             CHECK_EQ(fired_now, due);
         }
         if (step % 64 == 0) heap_is_valid(&p->tm);
     }
     last_when = INT64_MIN;
-    CHECK(timers_run(p, INT64_MAX - 1) == GORT_FOREVER);
-    for (int i = 0; i < N; i++) CHECK(!it[i].pending && it[i].t.pos == -1);
+    CHECK(timers_run(&p->tm, INT64_MAX - 1) == GORT_FOREVER);
+    for (int i = 0; i < N; i++) CHECK(!it[i].pending && it[i].t.id == -1);
     free_p(p);
 }
 
@@ -95,27 +99,27 @@ static void test_periodic_timer_stays_in_step(void)
     P *p = new_p();
     int n = 0, others = 0;
     timer t = { .fn = count_fire, .arg = &n, .period = 10 }, o[20];
-    CHECK_OK(timer_add(&t, p, 105));
+    CHECK_OK(timer_add(&t, &p->tm, 105));
     for (int i = 0; i < 20; i++) {
         o[i] = (timer){ .fn = count_fire, .arg = &others };
-        CHECK_OK(timer_add(&o[i], p, 100 + i * 7));
+        CHECK_OK(timer_add(&o[i], &p->tm, 100 + i * 7));
     }
-    CHECK_EQ(timers_run(p, 99), 100);
+    CHECK_EQ(timers_run(&p->tm, 99), 100);
     CHECK_EQ(n, 0);
-    timers_run(p, 105);
+    timers_run(&p->tm, 105);
     CHECK_EQ(n, 1);
-    CHECK_EQ(t.p->tm.heap[t.pos].when, 115);
-    timers_run(p, 114);
+    CHECK_EQ(t.tm->heap[t.tm->tab[t.id].pos].when, 115);
+    timers_run(&p->tm, 114);
     CHECK_EQ(n, 1);
-    timers_run(p, 148); /* those missed are one */
+    timers_run(&p->tm, 148); /* those missed are one */
     CHECK_EQ(n, 2);
-    CHECK_EQ(t.p->tm.heap[t.pos].when, 155);
+    CHECK_EQ(t.tm->heap[t.tm->tab[t.id].pos].when, 155);
     heap_is_valid(&p->tm);
-    for (int64_t now = 149; now < 1155; now++) timers_run(p, now);
+    for (int64_t now = 149; now < 1155; now++) timers_run(&p->tm, now);
     CHECK_EQ(n, 102);
     CHECK_EQ(others, 20);
     CHECK(timer_del(&t) && !timer_del(&t));
-    timers_run(p, 5000);
+    timers_run(&p->tm, 5000);
     CHECK_EQ(n, 102);
     free_p(p);
 }
@@ -125,9 +129,9 @@ typedef struct chain { timer t, *other; P *p; int n; } chain;
 static void add_again(void *arg, uint64_t seq, int64_t now)
 {
     chain *c = arg;
-    CHECK_EQ(c->t.pos, -1); /* it is out before it fires */
+    CHECK_EQ(c->t.id, -1); /* it is out before it fires */
     if (c->other) CHECK(timer_del(c->other));
-    if (++c->n < 100) CHECK_OK(timer_add(&c->t, c->p, now + (int64_t)seq));
+    if (++c->n < 100) CHECK_OK(timer_add(&c->t, &c->p->tm, now + (int64_t)seq));
 }
 static void test_a_firing_timer_may_add_and_delete(void)
 {
@@ -135,24 +139,24 @@ static void test_a_firing_timer_may_add_and_delete(void)
     int n = 0;
     timer o = { .fn = count_fire, .arg = &n };
     chain c = { .t = { .fn = add_again, .arg = &c, .seq = 3 }, .p = p };
-    CHECK_OK(timer_add(&c.t, p, 0));
-    for (int64_t now = 0; now < 1000; now++) timers_run(p, now);
+    CHECK_OK(timer_add(&c.t, &p->tm, 0));
+    for (int64_t now = 0; now < 1000; now++) timers_run(&p->tm, now);
     CHECK_EQ(c.n, 100);
     c = (chain){ .t = { .fn = add_again, .arg = &c, .seq = 0 }, .p = p }; /* due again at once */
-    CHECK_OK(timer_add(&c.t, p, 0));
-    CHECK(timers_run(p, 5) == GORT_FOREVER);
+    CHECK_OK(timer_add(&c.t, &p->tm, 0));
+    CHECK(timers_run(&p->tm, 5) == GORT_FOREVER);
     CHECK_EQ(c.n, 100);
     c = (chain){ .t = { .fn = add_again, .arg = &c }, .other = &o, .p = p, .n = 99 };
-    CHECK_OK(timer_add(&o, p, 50));
-    CHECK_OK(timer_add(&c.t, p, 10));
-    CHECK(timers_run(p, 20) == GORT_FOREVER);
+    CHECK_OK(timer_add(&o, &p->tm, 50));
+    CHECK_OK(timer_add(&c.t, &p->tm, 10));
+    CHECK(timers_run(&p->tm, 20) == GORT_FOREVER);
     CHECK_EQ(n, 0);
     free_p(p);
 }
 
 static void test_deleting_what_was_never_added(void)
 {
-    timer t = { .pos = -1 };
+    timer t = { .id = -1 };
     CHECK(!timer_del(&t));
 }
 
@@ -164,30 +168,30 @@ static void test_channel_timers_drop_what_is_stale_or_full(void)
     double v;
     timer t = { .fn = timer_fire_chan, .arg = c, .kind = TK_CHAN, .seq = 7 };
     c->tseq = 7;
-    CHECK_OK(timer_add(&t, p, 1));
+    CHECK_OK(timer_add(&t, &p->tm, 1));
     CHECK_EQ(p->tm.nchan, 1);
-    CHECK(!timers_hope(p)); /* nobody waits for it */
-    timers_run(p, 2000000000);
+    CHECK(!timers_hope(&p->tm)); /* nobody waits for it */
+    timers_run(&p->tm, 2000000000);
     CHECK_OK(gort_chan_try_recv(c, &v));
     CHECK(v == 2.0);
     c->tseq = 8; /* stopped between its firing and its send */
-    CHECK_OK(timer_add(&t, p, 1));
-    timers_run(p, 5);
+    CHECK_OK(timer_add(&t, &p->tm, 1));
+    timers_run(&p->tm, 5);
     CHECK_EQ(gort_chan_len(c), 0);
     t.seq = 8;
     t.period = 10;
-    CHECK_OK(timer_add(&t, p, 1000000000));
-    timers_run(p, 1000000000);
-    timers_run(p, 3000000000); /* full: dropped */
+    CHECK_OK(timer_add(&t, &p->tm, 1000000000));
+    timers_run(&p->tm, 1000000000);
+    timers_run(&p->tm, 3000000000); /* full: dropped */
     CHECK_OK(gort_chan_try_recv(c, &v));
     CHECK(v == 1.0);
     CHECK_EQ(gort_chan_try_recv(c, &v), GORT_EAGAIN);
     CHECK(timer_del(&t));
     CHECK_EQ(atomic_load(&c->refs), 1);
     timer w = { .fn = count_fire };
-    CHECK_OK(timer_add(&w, p, 1));
-    CHECK(timers_hope(p)); /* any other kind may wake somebody */
-    CHECK(timer_del(&w) && !timers_hope(p));
+    CHECK_OK(timer_add(&w, &p->tm, 1));
+    CHECK(timers_hope(&p->tm)); /* any other kind may wake somebody */
+    CHECK(timer_del(&w) && !timers_hope(&p->tm));
     gort_chan_unref(c);
     free_p(p);
 }
@@ -211,7 +215,7 @@ static void fire_shot(void *arg, uint64_t seq, int64_t now)
 static void *fire_on(void *arg)
 {
     (void)arg;
-    while (!atomic_load(&finished)) timers_run(race_p, atomic_fetch_add(&clock_ns, 1));
+    while (!atomic_load(&finished)) timers_run(&race_p->tm, atomic_fetch_add(&clock_ns, 1));
     return NULL;
 }
 static void *add_and_delete(void *arg)
@@ -227,7 +231,7 @@ static void *add_and_delete(void *arg)
         } else {
             k->added++;
             k->t.seq = (uint64_t)(atomic_load(&k->fired) + 1);
-            CHECK_OK(timer_add(&k->t, race_p, atomic_load(&clock_ns) + rnd_below(&r, 1u << rnd_below(&r, 16))));
+            CHECK_OK(timer_add(&k->t, &race_p->tm, atomic_load(&clock_ns) + rnd_below(&r, 1u << rnd_below(&r, 16))));
         }
     }
     for (int i = 0; i < EACH; i++) {
@@ -244,7 +248,7 @@ static void race(int64_t *fired, int64_t *deleted)
     race_p = new_p();
     atomic_store(&finished, false);
     for (int i = 0; i < OWNERS; i++)
-        for (int k = 0; k < EACH; k++) s[i][k].t = (timer){ .fn = fire_shot, .arg = &s[i][k], .pos = -1 };
+        for (int k = 0; k < EACH; k++) s[i][k].t = (timer){ .fn = fire_shot, .arg = &s[i][k], .id = -1 };
     pthread_t th[OWNERS], fire[2];
     for (int i = 0; i < 2; i++) CHECK(pthread_create(&fire[i], NULL, fire_on, NULL) == 0);
     for (int i = 0; i < OWNERS; i++) CHECK(pthread_create(&th[i], NULL, add_and_delete, s[i]) == 0);
