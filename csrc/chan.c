@@ -112,7 +112,8 @@ int chan_recv_locked(gort_chan *c, uint64_t *v, G **ready)
 
 int chan_send(gort_chan *c, uint64_t v, bool block, const waitopt *o)
 {
-    if (unlikely(!c)) return block ? chan_nil_wait(R_CHAN_SEND_NIL, o) : GORT_EAGAIN;
+    if (unlikely(!c)) return block ? chan_nil_wait(R_CHAN_SEND_NIL | R_DURABLE, o) : GORT_EAGAIN;
+    if (unlikely(c->bubble && bubble_foreign(c->bubble))) return GORT_EBUBBLE;
     G *ready = NULL;
     lock_if(c);
     int r = chan_send_locked(c, v, &ready);
@@ -123,12 +124,14 @@ int chan_send(gort_chan *c, uint64_t v, bool block, const waitopt *o)
     }
     sudog s;
     s.val = v;
-    return wait_error(wait_on(&c->sendq, &s, getg_waiter(o->python), &c->lock, c->shared, R_CHAN_SEND, o, false));
+    return wait_error(wait_on(&c->sendq, &s, getg_waiter(o->python), &c->lock, c->shared,
+                              R_CHAN_SEND | durable_if(c->bubble), o, false));
 }
 
 int chan_recv(gort_chan *c, uint64_t *v, bool block, const waitopt *o)
 {
-    if (unlikely(!c)) return block ? chan_nil_wait(R_CHAN_RECV_NIL, o) : GORT_EAGAIN;
+    if (unlikely(!c)) return block ? chan_nil_wait(R_CHAN_RECV_NIL | R_DURABLE, o) : GORT_EAGAIN;
+    if (unlikely(c->bubble && bubble_foreign(c->bubble))) return GORT_EBUBBLE;
     G *ready = NULL;
     lock_if(c);
     int r = chan_recv_locked(c, v, &ready);
@@ -139,7 +142,8 @@ int chan_recv(gort_chan *c, uint64_t *v, bool block, const waitopt *o)
     }
     sudog s;
     s.val = 0;
-    int code = wait_on(&c->recvq, &s, getg_waiter(o->python), &c->lock, c->shared, R_CHAN_RECV, o, false);
+    int code = wait_on(&c->recvq, &s, getg_waiter(o->python), &c->lock, c->shared,
+                       R_CHAN_RECV | durable_if(c->bubble), o, false);
     *v = code == WC_OK ? s.val : 0;
     return wait_error(code);
 }
@@ -147,6 +151,7 @@ int chan_recv(gort_chan *c, uint64_t *v, bool block, const waitopt *o)
 int gort_chan_close(gort_chan *c)
 {
     if (!c) return GORT_ECLOSED;
+    if (unlikely(c->bubble && bubble_foreign(c->bubble))) return GORT_EBUBBLE;
     lock_if(c);
     if (c->closed) {
         unlock_if(c);

@@ -47,7 +47,7 @@ int sleep_until(int64_t when, const waitopt *o)
     w.deadline = when;
     waitq q = {0};
     sudog s;
-    int code = wait_on(&q, &s, getg_waiter(o->python), NULL, false, R_SLEEP, &w, false);
+    int code = wait_on(&q, &s, getg_waiter(o->python), NULL, false, R_SLEEP | R_DURABLE, &w, false);
     return code == WC_TIMEOUT ? GORT_OK : wait_error(code);
 }
 

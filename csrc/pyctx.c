@@ -237,6 +237,8 @@ static G *ctx_start(gfresh *f, G *on)
     ((PyThreadState *)g->ts)->id = ++ts_serial;
     g->id = f->id;
     g->handle = f->handle;
+    g->bubble = f->bubble;
+    g->prio = f->prio;
     g->fn = f->fn;
     g->arg = f->arg;
     g->kill_pending = f->kill_pending;

@@ -86,6 +86,7 @@ typedef struct sudog sudog;
 typedef struct waitq waitq;
 typedef struct timer timer;
 typedef struct timers timers;
+typedef struct gort_bubble gort_bubble;
 
 /* ---- G ---------------------------------------------------------------- */
 enum { G_IDLE = 0, G_RUNNABLE, G_RUNNING, G_SYSCALL, G_WAITING, G_DEAD };
@@ -95,8 +96,10 @@ enum { GK_NONE = 0, GK_PYTHON, GK_NATIVE, GK_THREAD, GK_G0, GK_FRESH };
 enum {
     R_NONE = 0, R_CHAN_RECV, R_CHAN_SEND, R_CHAN_RECV_NIL, R_CHAN_SEND_NIL,
     R_SELECT, R_SELECT_NONE, R_SLEEP, R_MUTEX, R_RWMUTEX_R, R_RWMUTEX_W, R_COND,
-    R_WAITGROUP, R_SEMAPHORE, R_JOIN, R_IO, R_SYSTEM, R_COUNT_
+    R_WAITGROUP, R_SEMAPHORE, R_JOIN, R_IO, R_SYSTEM, R_BUBBLE_ROOT, R_BUBBLE_WAIT, R_COUNT_
 };
+/* With a reason: only a member of the caller's bubble or its clock can end the wait. */
+#define R_DURABLE 0x80
 extern const char *const gort_reasons[R_COUNT_];
 
 /* What queues see of a G. A Python goroutine that has not started yet is only
@@ -107,18 +110,21 @@ extern const char *const gort_reasons[R_COUNT_];
     M *lockedm;                 /* may run on this M only */                         \
     void *handle;               /* PyObject of the Goroutine, a strong reference */  \
     uint64_t id;                                                                     \
+    gort_bubble *bubble;        /* whose member it is, or NULL; see bubble.c */       \
     void (*fn)(void *);         /* what it runs */                                   \
     void *arg;                                                                       \
     _Atomic uint8_t status;                                                          \
     uint8_t kind;                                                                    \
     bool kill_pending;          /* GIL; GoroutineExit is due at the next wait */     \
-    bool system                 /* not counted, no deadlock of its own */
+    bool system;                /* not counted, no deadlock of its own */             \
+    uint32_t prio               /* in a seeded bubble */
 struct G {
     GHEAD;
     uint8_t reason;             /* R_*; read without a lock by dumps */
     bool main;                  /* goroutine 1 */
     bool endless;               /* GK_THREAD: a Python thread waiting without end (GIL) */
     uint8_t lock_depth;         /* nested lock_os_thread calls */
+    bool durable;               /* in a bubble: its wait, from before the commit on */
     void *sp;                   /* saved stack pointer while not running */
     _Atomic uint64_t wake;      /* the wait word */
     void *ts;                   /* PyThreadState, GK_PYTHON only */
@@ -225,7 +231,7 @@ struct P {
 };
 
 /* ---- M ---------------------------------------------------------------- */
-enum { C_NONE = 0, C_PARK, C_YIELD, C_DEAD, C_MOVE };
+enum { C_NONE = 0, C_PARK, C_YIELD, C_REJOIN, C_DEAD, C_MOVE };
 struct M {
     G *curg;                    /* the goroutine it runs, NULL on g0 */
     P *p;                       /* GIL builds, Python domain: changed under the GIL */
@@ -381,10 +387,60 @@ G *globq_get(Dom *d, P *p, int max);    /* dom.lock held */
 /* ---- timer.c ---------------------------------------------------------- */
 int timer_add(timer *t, timers *tm, int64_t when);   /* 0 or GORT_ENOMEM */
 bool timer_del(timer *t);                      /* true: it was pending */
-timers *timer_home(void);
+timers *timer_home(bool real);  /* with real: never a bubble's */
 int64_t timers_run(timers *tm, int64_t now);         /* when the next is due */
 bool timers_hope(timers *tm);                        /* would one of them wake a G? */
 void timer_fire_chan(void *chan, uint64_t seq, int64_t now);
+
+/* ---- bubble.c --------------------------------------------------------- */
+enum { BUBBLE_RANDOM = 0, BUBBLE_PCT };
+#define BUBBLE_LOW (1u << 30)   /* priorities that went down are below, new ones above */
+#define BUBBLE_CHANGES 8
+struct gort_bubble {
+    _Atomic int refs;
+    bool fake, seeded;          /* constant, as is id */
+    uint64_t id;
+    _Atomic int64_t now;        /* the fake clock; the root's */
+    _Atomic int64_t total, running; /* members; those not durably blocked */
+    timers tm;                  /* on the fake clock; no P */
+    void *owner;                /* the Bubble, while it drives it; GIL */
+    gort_bubble *all_next;
+    gmutex lock;                /* guards all below */
+    waitq root_q, wait_q;
+    uint64_t rng, steps, limit; /* more steps than limit, if that is not 0: no end in sight */
+    uint64_t change[BUBBLE_CHANGES]; /* PCT: at these steps the running one's priority falls */
+    int nchange, strategy;
+    uint32_t low;               /* the lowest priority given so far */
+    int forced;                 /* who is next, if >= 0 */
+    bool turn;                  /* a member has the turn */
+    G **ready;                  /* members that could run, in the order they became so */
+    int nready, cap;
+};
+extern _Atomic int gort_nseeded;
+gort_bubble *bubble_new(bool fake, bool seeded, uint64_t seed, int strategy);
+void bubble_ref(gort_bubble *b);
+void bubble_unref(gort_bubble *b);
+gort_bubble *bubble_current(void);
+bool bubble_foreign(uint64_t id);   /* is the caller outside of it? */
+int64_t gort_clock_ns(void);        /* the caller's clock: its bubble's, or the real one */
+void bubble_enter(gfresh *f);
+void bubble_leave(gort_bubble *b);
+void bubble_mark(G *g, int reason, const waitopt *o);
+void bubble_commit_park(G *prev);
+int bubble_wait_idle(gort_bubble *b, const waitopt *o);
+int bubble_wait(gort_bubble *b, const waitopt *o); /* GORT_EINVAL: another member does */
+bool bubble_wake_waiter(gort_bubble *b);
+bool bubble_advance(gort_bubble *b);
+uint64_t bubble_rand(gort_bubble *b);
+uint32_t bubble_choose(uint32_t n); /* 0 .. n-1, by the caller's seed if it has one */
+void bubble_submit(G *g);
+void bubble_turn_over(gort_bubble *b);
+void bubble_yielded(G *g);
+void bubble_yields(G *g);
+bool bubble_point(void);
+void bubble_each_fresh(void (*fn)(void *handle, void *), void *arg);
+timer *bubble_any_func_timer(gort_bubble *b);
+static inline int durable_if(bool b) { return b ? R_DURABLE : 0; }
 
 /* ---- stack.c ---------------------------------------------------------- */
 struct stackpool *stackpool_new(size_t size, size_t ds_head, size_t ds_tail);
@@ -416,6 +472,7 @@ struct gort_chan {
     _Atomic uint32_t refs;
     size_t cap, count, sendx, recvx;
     waitq recvq, sendq;
+    uint64_t bubble;            /* constant: the id of the one it belongs to, or 0 */
     uint64_t tseq;              /* a timer's: firings of another number are stale */
     void *buf;                  /* cap elements */
 };
@@ -434,12 +491,13 @@ bool wait_done_pop(gort_chan *done, sudog *ds, uint64_t w);
 int wait_on(waitq *q, sudog *s, G *g, gmutex *l, bool shared, int reason, const waitopt *o, bool front);
 
 /* ---- sema.c ----------------------------------------------------------- */
-typedef struct gort_mutex { gmutex lock; bool shared, locked, starving, woken; waitq q; } gort_mutex;
+/* bubble: made in one with a fake clock, so that only its members wake its waiters. */
+typedef struct gort_mutex { gmutex lock; bool shared, locked, starving, woken, bubble; waitq q; } gort_mutex;
 typedef struct gort_rwmutex {
-    gmutex lock; bool shared, writer; int32_t waiting_writers; int64_t readers; waitq q;
+    gmutex lock; bool shared, writer, bubble; int32_t waiting_writers; int64_t readers; waitq q;
 } gort_rwmutex;
-struct gort_wg { gmutex lock; bool shared; int64_t n; waitq q; };
-typedef struct gort_sema { gmutex lock; bool shared; int64_t size, cur; waitq q; } gort_sema;
+struct gort_wg { gmutex lock; bool shared, bubble; int64_t n; waitq q; };
+typedef struct gort_sema { gmutex lock; bool shared, bubble; int64_t size, cur; waitq q; } gort_sema;
 typedef struct gort_event_q { gmutex lock; bool shared; waitq q; } gort_notify;
 int mutex_lock(gort_mutex *m, bool block, const waitopt *o);
 int mutex_unlock(gort_mutex *m);

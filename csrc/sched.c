@@ -278,6 +278,8 @@ static void count_ended(Dom *d, P *p)
 void sched_uncount(gfresh *f)
 {
     if (!f->system) count_ended(&gort_python, NULL);
+    if (f->bubble) bubble_leave(f->bubble);
+    f->bubble = NULL;
 }
 
 int64_t sched_ngo(Dom *d)
@@ -307,9 +309,8 @@ void sched_inject(Dom *d, G *g)
     if (p) m_start(d, p, false);
 }
 
-static void submit(G *g, bool next)
+static void submit_to(Dom *d, G *g, bool next)
 {
-    Dom *d = g->dom;
     P *p = own_p(d);
     if (unlikely(!p)) {
         sched_inject(d, g);
@@ -319,16 +320,33 @@ static void submit(G *g, bool next)
     if (atomic_load_explicit(&d->nprocs, memory_order_relaxed) > 1) sched_wakep(d);
 }
 
+static void submit(G *g, bool next)
+{
+    if (unlikely(g->bubble && g->bubble->seeded)) bubble_submit(g);
+    else submit_to(g->dom, g, next);
+}
+
+void sched_submit(G *g) { submit_to(&gort_python, g, false); }
+
 /* From outside, without a G of its own yet. Only the Python domain has such. */
 void g_start_fresh(gfresh *f)
 {
-    P *p = own_p(&gort_python);
+    M *m = getm();
+    P *p = m && m->dom == &gort_python ? m->p : NULL;
     f->kind = GK_FRESH;
     f->link = NULL;
     f->lockedm = NULL;
     f->id = g_new_id();
     if (!f->system) count_created(&gort_python, p);
     atomic_store_explicit(&f->status, G_RUNNABLE, memory_order_relaxed);
+    if (!f->bubble && !f->system && m && m->curg) f->bubble = m->curg->bubble;
+    if (unlikely(f->bubble != NULL)) {
+        bubble_enter(f);
+        if (f->bubble->seeded) {
+            bubble_submit((G *)f);
+            return;
+        }
+    }
     if (likely(p)) runq_put(p, (G *)f, true);
     else sched_inject(&gort_python, (G *)f);
 }
@@ -347,6 +365,7 @@ void sched_each_fresh(Dom *d, void (*fn)(void *handle, void *), void *arg)
     for (G *g = d->runq_first; g; g = g->link)
         if (g->kind == GK_FRESH) fn(g->handle, arg);
     gmutex_unlock(&d->lock);
+    bubble_each_fresh(fn, arg);
 }
 
 void g_start(G *g)
@@ -392,9 +411,15 @@ static void commit(M *m, G *prev, int how)
 {
     switch (how) {
     case C_PARK:
-        if (WK_CODE(atomic_fetch_or_explicit(&prev->wake, WK_PARKED, memory_order_acq_rel))) g_ready(prev);
+        if (unlikely(prev->bubble != NULL)) bubble_commit_park(prev);
+        else if (WK_CODE(atomic_fetch_or_explicit(&prev->wake, WK_PARKED, memory_order_acq_rel))) g_ready(prev);
         break;
     case C_YIELD:
+        if (unlikely(prev->bubble && prev->bubble->seeded)) {
+            bubble_yielded(prev);
+            break;
+        } /* fall through */
+    case C_REJOIN:
         /* Those in the global queue were there first (Go always yields to it). */
         if (!m->p || atomic_load_explicit(&m->dom->runqsize, memory_order_relaxed) > 0) {
             sched_inject(m->dom, prev);
@@ -511,7 +536,13 @@ void g_yield_on(M *m)
 {
     P *p = m->p;
     G *g = m->curg;
-    if (p && atomic_load_explicit(&m->dom->runqsize, memory_order_relaxed) == 0 && runq_empty(p) &&
+    if (unlikely(g->bubble && g->bubble->seeded)) {
+        if (!p) {
+            sched_rejoin(g);
+            m = getm();
+        }
+        bubble_yields(g);
+    } else if (p && atomic_load_explicit(&m->dom->runqsize, memory_order_relaxed) == 0 && runq_empty(p) &&
         !timers_look(p))
         return;
     atomic_store_explicit(&g->status, G_RUNNABLE, memory_order_relaxed);
@@ -526,7 +557,8 @@ void sched_move(G *g) /* go on on an M that owns no P */
 
 void sched_rejoin(G *g) /* on an M without a P: queue up for one */
 {
-    leave(getm(), g, C_YIELD);
+    atomic_store_explicit(&g->status, G_RUNNABLE, memory_order_relaxed);
+    leave(getm(), g, C_REJOIN);
 }
 
 /* g's function has returned. Returns if g's stack goes on as another goroutine:
@@ -540,6 +572,12 @@ static void g_finished(M *m, G *g)
     g->system = false;
     g->kill_pending = false;
     atomic_store_explicit(&g->status, G_DEAD, memory_order_relaxed);
+    if (unlikely(g->bubble != NULL)) {
+        gort_bubble *b = g->bubble;
+        g->bubble = NULL;
+        g->durable = false;
+        bubble_leave(b);
+    }
     G *to = next_local(m);
     if (to && to->kind == GK_FRESH) {
         if (gort_py->start((gfresh *)to, g)) {

@@ -9,6 +9,7 @@ void sched_init_waiters(void);
 void sched_wakep(Dom *d);
 void sched_move(G *g);
 void sched_rejoin(G *g);
+void sched_submit(G *g);        /* a member of a bubble whose turn it is */
 int sched_adopt(M *m, G *g);
 void sched_g0_here(M *m);       /* the calling thread's stack is m's g0 */
 _Noreturn void sched_loop(M *m);

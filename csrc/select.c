@@ -80,6 +80,7 @@ static int select_wait(const scase *cases, order *ord, int n, sudog *sd, const w
 {
     G *g = getg_waiter(o->python);
     uint64_t ticket = wait_begin(g);
+    bool durable = true;
     for (int i = 0; i < n; i++) {
         const scase *k = &cases[ord[i].lock];
         sudog *s = &sd[i];
@@ -87,12 +88,13 @@ static int select_wait(const scase *cases, order *ord, int n, sudog *sd, const w
         s->ticket = ticket;
         s->index = ord[i].lock;
         s->val = k->val;
+        durable &= k->c->bubble != 0;
         waitq_push(k->dir == GORT_RECV ? &k->c->recvq : &k->c->sendq, s);
     }
     unlock_all(cases, ord, n);
     sudog ds;
     if (o->done) wait_done_push(o->done, &ds, g, ticket);
-    uint64_t w = wait_park(g, ticket, n ? R_SELECT : R_SELECT_NONE, o);
+    uint64_t w = wait_park(g, ticket, (n ? R_SELECT : R_SELECT_NONE) | durable_if(durable), o);
     int code = WK_CODE(w), chosen = WK_INDEX(w);
     if (o->done && wait_done_pop(o->done, &ds, w)) code = WC_CTX;
     bool hit = code == WC_OK || code == WC_CLOSED;
@@ -124,8 +126,12 @@ int select_go(const scase *cases, int n, bool block, const waitopt *o, uint64_t 
     bool shared = false;
     for (int i = 0; i < n; i++) { /* random poll order, an inside-out shuffle */
         if (!cases[i].c) continue;
+        if (unlikely(cases[i].c->bubble && bubble_foreign(cases[i].c->bubble))) {
+            free(mem);
+            return GORT_EBUBBLE;
+        }
         shared |= cases[i].c->shared;
-        uint32_t j = live ? gort_rand((uint32_t)live + 1) : 0;
+        uint32_t j = !live ? 0 : unlikely(gort_nseeded) ? bubble_choose((uint32_t)live + 1) : gort_rand((uint32_t)live + 1);
         ord[live].poll = ord[j].poll;
         ord[j].poll = (uint16_t)i;
         ord[live++].lock = (uint16_t)i;

@@ -33,12 +33,12 @@ static int mutex_lock_slow(gort_mutex *m, const waitopt *o)
     sudog s;
     for (;;) { /* the lock is held here */
         bool again = since != 0;
-        if (!again) since = gort_now_ns();
-        int code = wait_on(&m->q, &s, g, &m->lock, m->shared, R_MUTEX, o, again);
+        if (!again) since = gort_clock_ns();
+        int code = wait_on(&m->q, &s, g, &m->lock, m->shared, R_MUTEX | durable_if(m->bubble), o, again);
         if (code != WC_OK) return wait_error(code);
         lock_if(m);
         if (s.val) { /* ownership came with the wake-up */
-            if (!m->q.first || gort_now_ns() - since < STARVING_NS) m->starving = false;
+            if (!m->q.first || gort_clock_ns() - since < STARVING_NS) m->starving = false;
             unlock_if(m);
             return GORT_OK;
         }
@@ -48,7 +48,7 @@ static int mutex_lock_slow(gort_mutex *m, const waitopt *o)
             unlock_if(m);
             return GORT_OK;
         }
-        if (gort_now_ns() - since > STARVING_NS) m->starving = true;
+        if (gort_clock_ns() - since > STARVING_NS) m->starving = true;
     }
 }
 
@@ -125,7 +125,7 @@ static int rw_wait(gort_rwmutex *m, uint8_t tag, int reason, const waitopt *o)
     s.tag = tag;
     s.val = 0;
     if (tag == WRITER) m->waiting_writers++;
-    int code = wait_on(&m->q, &s, getg_waiter(o->python), &m->lock, m->shared, reason, o, false);
+    int code = wait_on(&m->q, &s, getg_waiter(o->python), &m->lock, m->shared, reason | durable_if(m->bubble), o, false);
     if (code == WC_OK) return GORT_OK;
     lock_if(m);
     /* A writer that gives up no longer holds back the readers behind it. */
@@ -257,7 +257,7 @@ int wg_wait(gort_wg *w, const waitopt *o)
         return GORT_OK;
     }
     sudog s;
-    return wait_error(wait_on(&w->q, &s, getg_waiter(o->python), &w->lock, w->shared, R_WAITGROUP, o, false));
+    return wait_error(wait_on(&w->q, &s, getg_waiter(o->python), &w->lock, w->shared, R_WAITGROUP | durable_if(w->bubble), o, false));
 }
 
 gort_wg *gort_wg_new(void)
@@ -309,11 +309,11 @@ int sema_acquire(gort_sema *s, int64_t n, bool block, const waitopt *o)
     }
     if (n > s->size) { /* can never be: wait for its end, hold up nobody */
         unlock_if(s);
-        return chan_nil_wait(R_SEMAPHORE, o);
+        return chan_nil_wait(R_SEMAPHORE | durable_if(s->bubble), o);
     }
     sudog w;
     w.n = n;
-    int code = wait_on(&s->q, &w, getg_waiter(o->python), &s->lock, s->shared, R_SEMAPHORE, o, false);
+    int code = wait_on(&s->q, &w, getg_waiter(o->python), &s->lock, s->shared, R_SEMAPHORE | durable_if(s->bubble), o, false);
     if (code == WC_OK) return GORT_OK;
     lock_if(s); /* those behind us may fit */
     G *chain = sema_admit(s);

@@ -76,11 +76,12 @@ static void remove_at(timers *tm, int32_t i)
     mirror(tm, n);
 }
 
-/* The heap that serves the caller: its P's, else the Python domain's first, else
- * the native domain's. */
-timers *timer_home(void)
+/* The heap that serves the caller: its bubble's, its P's, else the Python domain's
+ * first, else the native domain's. */
+timers *timer_home(bool real)
 {
     M *m = getm();
+    if (!real && m && m->curg && unlikely(m->curg->bubble && m->curg->bubble->fake)) return &m->curg->bubble->tm;
     if (m && m->p) return &m->p->tm;
     Dom *d = m ? m->dom : gort_python.main_m ? &gort_python : &gort_native;
     return &atomic_load(&d->allp[0])->tm;
@@ -118,7 +119,7 @@ int timer_add(timer *t, timers *tm, int64_t when)
     mirror(tm, n + 1);
     bool first = tm->tab[t->id].pos == 0;
     gmutex_unlock(&tm->lock);
-    if (first) sched_timer_added(tm, when);
+    if (first && tm->p) sched_timer_added(tm, when);
     return 0;
 }
 

@@ -23,6 +23,7 @@ const char *const gort_reasons[R_COUNT_] = {
     [R_RWMUTEX_W] = "sync.RWMutex.Lock", [R_COND] = "sync.Cond.Wait",
     [R_WAITGROUP] = "sync.WaitGroup.Wait", [R_SEMAPHORE] = "semacquire", [R_JOIN] = "join",
     [R_IO] = "IO wait", [R_SYSTEM] = "system goroutine (idle)",
+    [R_BUBBLE_ROOT] = "synctest.Run", [R_BUBBLE_WAIT] = "synctest.Wait",
 };
 
 /* ---- queues ----------------------------------------------------------- */
@@ -103,7 +104,9 @@ int wait_claim(G *g, uint64_t ticket, int code, int index)
     } while (!atomic_compare_exchange_weak_explicit(&g->wake, &w,
                                                     WK_MAKE(ticket, code, index) | (w & WK_PARKED),
                                                     memory_order_acq_rel, memory_order_relaxed));
-    return w & WK_PARKED ? 2 : 1;
+    if (!(w & WK_PARKED)) return 1;
+    if (unlikely(g->durable)) atomic_fetch_add(&g->bubble->running, 1);
+    return 2;
 }
 
 bool wait_interrupt(G *g, int code)
@@ -151,7 +154,8 @@ void sched_park(G *g); /* sched.c: leave g's stack, to be committed by C_PARK */
 
 uint64_t wait_park(G *g, uint64_t ticket, int reason, const waitopt *o)
 {
-    g->reason = (uint8_t)reason;
+    g->reason = (uint8_t)(reason & ~R_DURABLE);
+    if (unlikely(g->bubble != NULL)) bubble_mark(g, reason, o);
     g->wait_since = atomic_load_explicit(&gort_coarse_ns, memory_order_relaxed);
     atomic_store_explicit(&g->status, G_WAITING, memory_order_relaxed);
     if (g->kind == GK_THREAD) {
@@ -169,7 +173,7 @@ uint64_t wait_park(G *g, uint64_t ticket, int reason, const waitopt *o)
         t.seq = ticket;
         t.kind = TK_WAIT;
         t.period = 0;
-        if (timer_add(&t, timer_home(), o->deadline) != 0) wait_claim(g, ticket, WC_NOMEM, 0);
+        if (timer_add(&t, timer_home(false), o->deadline) != 0) wait_claim(g, ticket, WC_NOMEM, 0);
     }
     if (unlikely(g->main) && (atomic_load(&gort_main_intr) || gort_py->signals())) wait_claim(g, ticket, WC_INTR, 0);
     sched_park(g);

@@ -38,6 +38,7 @@ enum {
     GORT_EDEADLOCK = -7,/* nobody is left to end the wait (Python main) */
     GORT_EINTR = -8,    /* a signal is to be handled (Python main) */
     GORT_ECTX = -9,     /* the context given with the wait has ended */
+    GORT_EBUBBLE = -10, /* the channel belongs to a test bubble that the caller is not in */
 };
 
 #define GORT_FOREVER INT64_MAX /* a timeout that never comes */

@@ -23,6 +23,7 @@ import types as _types
 
 include "errors.pxi"
 include "waiting.pxi"
+include "bubble.pxi"
 include "g.pxi"
 include "chan.pxi"
 include "sync.pxi"

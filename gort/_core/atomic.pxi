@@ -19,20 +19,24 @@ cdef class Int64:
 
     def load(self):
         """The value."""
+        point(b"Int64.load")
         return self.v
 
     def store(self, value):
         """Set it. OverflowError if it does not fit 64 bits."""
+        point(b"Int64.store")
         self.v = to_i64(value)
 
     def swap(self, value):
         """Set it, and return the previous."""
+        point(b"Int64.swap")
         cdef int64_t n = to_i64(value), old = self.v
         self.v = n
         return old
 
     def compare_and_swap(self, old, new):
         """Set `new` if it is `old`; whether it was."""
+        point(b"Int64.compare_and_swap")
         cdef int64_t a = to_i64(old), b = to_i64(new)
         if self.v != a:
             return False
@@ -41,6 +45,7 @@ cdef class Int64:
 
     def add(self, delta=1):
         """Add `delta`, wrapping around, and return the new value."""
+        point(b"Int64.add")
         cdef uint64_t d = <uint64_t>to_i64(delta)
         self.v = <int64_t>(<uint64_t>self.v + d)
         return self.v
@@ -60,20 +65,24 @@ cdef class Bool:
 
     def load(self):
         """The value."""
+        point(b"Bool.load")
         return self.v
 
     def store(self, value):
         """Set it to the truth of `value`."""
+        point(b"Bool.store")
         self.v = bool(value)
 
     def swap(self, value):
         """Set it, and return the previous."""
+        point(b"Bool.swap")
         cdef bint n = bool(value), old = self.v
         self.v = n
         return old
 
     def compare_and_swap(self, old, new):
         """Set `new` if it is `old`; whether it was."""
+        point(b"Bool.compare_and_swap")
         cdef bint a = bool(old), b = bool(new)
         if self.v != a:
             return False
@@ -99,20 +108,24 @@ cdef class Ref:
 
     def load(self):
         """The object."""
+        point(b"Ref.load")
         return self.v
 
     def store(self, value):
         """Set it."""
+        point(b"Ref.store")
         self.v = value
 
     def swap(self, value):
         """Set it, and return the previous."""
+        point(b"Ref.swap")
         old = self.v
         self.v = value
         return old
 
     def compare_and_swap(self, old, new):
         """Set `new` if it is the very object `old`; whether it was."""
+        point(b"Ref.compare_and_swap")
         if self.v is not old:
             return False
         self.v = new

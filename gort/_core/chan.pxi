@@ -154,6 +154,7 @@ cdef class Chan:
         self.c = gort_chan_new(self.dt, cap)
         if self.c == NULL:
             raise MemoryError(f"no memory for a channel of capacity {cap}")
+        self.c.bubble = fake_bubble()
 
     @classmethod
     def __class_getitem__(cls, item):
@@ -219,6 +220,7 @@ cdef class Chan:
         TimeoutError after `timeout` seconds; the context's error when `ctx` ends.
         TypeError or OverflowError if the value does not fit the dtype.
         """
+        point(b"Chan.send")
         cdef uint64_t w
         cdef int r
         put_word(self.dt, value, &w)
@@ -236,6 +238,7 @@ cdef class Chan:
         Raises ChanClosed once the channel is closed and drained; TimeoutError
         after `timeout` seconds; the context's error when `ctx` ends.
         """
+        point(b"Chan.recv")
         cdef uint64_t w = 0
         cdef int r
         if timeout is None and ctx is None:
@@ -250,6 +253,7 @@ cdef class Chan:
 
     def recv_ok(self, timeout=None, *, ctx=None):
         """Like `recv()`, but returns `(value, True)`, or `(zero, False)` once closed and drained."""
+        point(b"Chan.recv_ok")
         cdef uint64_t w = 0
         cdef int r = GORT_EINTR
         if timeout is None and ctx is None:
@@ -262,6 +266,7 @@ cdef class Chan:
 
     def send_nowait(self, value):
         """Send `value` if that needs no waiting; else raise WouldBlock. ChanClosed if closed."""
+        point(b"Chan.send_nowait")
         cdef uint64_t w
         put_word(self.dt, value, &w)
         cdef int r = chan_send(self.c, w, False, &FOREVER)
@@ -271,6 +276,7 @@ cdef class Chan:
 
     def recv_nowait(self):
         """Receive a value if there is one; else raise WouldBlock. ChanClosed once closed and drained."""
+        point(b"Chan.recv_nowait")
         cdef uint64_t w = 0
         cdef int r = chan_recv(self.c, &w, False, &FOREVER)
         if r != GORT_OK:
@@ -282,7 +288,11 @@ cdef class Chan:
 
         Raises ChanClosed if it is closed already, or nil.
         """
-        if gort_chan_close(self.c) != GORT_OK:
+        point(b"Chan.close")
+        cdef int r = gort_chan_close(self.c)
+        if r == GORT_EBUBBLE:
+            raise_wait(r, None)
+        if r != GORT_OK:
             raise ChanClosed("close of nil channel" if self.c == NULL else "close of closed channel")
 
     def sender(self):
@@ -348,6 +358,7 @@ cdef class ChanIterator:
 
     def __next__(self):
         cdef uint64_t w = 0
+        point(b"Chan.recv")
         cdef int r = chan_recv(self.ch.c, &w, True, &FOREVER)
         if r != GORT_OK and not recv_slow(self.ch, &w, r, None, None):
             raise StopIteration
@@ -513,6 +524,7 @@ def select(*cases, default=False, timeout=None, ctx=None):
     cdef Py_ssize_t n = len(cases), made = 0, j
     cdef int may = 1, i, ok = 0
     cdef uint64_t val = 0
+    point(b"select")
     if n > 4:
         if n > 65534:
             raise ValueError(f"select() takes at most 65534 cases, not {n}")

@@ -39,6 +39,8 @@ cdef int raise_wait(int code, object ctx) except -1:
         raise ctx.err()
     if code == GORT_EAGAIN:
         raise WouldBlock("the operation would have to wait")
+    if code == GORT_EBUBBLE:
+        raise RuntimeError("a channel of a synctest bubble was used from outside of it")
     if code == GORT_ENOMEM:
         raise MemoryError("gort: no memory for a wait")
     raise SystemError(f"gort: unexpected result {code} of a wait")

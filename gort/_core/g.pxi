@@ -141,7 +141,7 @@ cdef class Goroutine:
             while not self._done:
                 if not may:
                     not_in_time(ctx)
-                r = notify_wait(&self.joiners, R_JOIN, &o)
+                r = notify_wait(&self.joiners, R_JOIN | (R_DURABLE if is_member(self) else 0), &o)
                 if r != GORT_OK:
                     raise_wait(r, ctx)
         if type(self.value) is Failure:
@@ -263,9 +263,10 @@ cdef void fail(Goroutine self, object e) noexcept:
         self.value = f
         if self.wg != NULL or Py_REFCNT(<PyObject *>self) <= 2:
             # ours and the runtime's reference: nobody else will ever ask
-            f.seen = True
-            call_excepthook(self, e)
-        else:
+            if not caught(self, f):
+                f.seen = True
+                call_excepthook(self, e)
+        elif not caught(self, f):
             unseen.add(f)
 
 
@@ -338,7 +339,7 @@ cdef class KwArgs:
     cdef dict d
 
 
-cdef Goroutine spawn(object fn, object args, object kwargs, WaitGroup wg, bint system=False):
+cdef Goroutine spawn(object fn, object args, object kwargs, WaitGroup wg, gort_bubble *bubble=NULL, bint system=False):
     if not callable(fn):
         raise TypeError(f"go() needs a callable, not {fn!r}")
     cdef Goroutine self = Goroutine.__new__(Goroutine)
@@ -359,6 +360,7 @@ cdef Goroutine spawn(object fn, object args, object kwargs, WaitGroup wg, bint s
     self.node.arg = self.node.handle = <void *>self
     self.node.slot = &self.g
     self.node.system = system
+    self.node.bubble = bubble  # NULL: the caller's
     Py_INCREF(self)
     g_start_fresh(&self.node)
     return self
@@ -366,7 +368,7 @@ cdef Goroutine spawn(object fn, object args, object kwargs, WaitGroup wg, bint s
 
 cdef object go_fast(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *names):
     """go(), called without a tuple and a dict being made for the arguments."""
-    cdef object rest = None, kwargs = None
+    cdef object rest = None, kwargs = None, g
     cdef Py_ssize_t i
     if n == 0:
         raise TypeError("go() needs a callable as its first argument")
@@ -380,7 +382,9 @@ cdef object go_fast(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObjec
         kwargs = {}
         for i in range(len(<tuple>names)):
             kwargs[(<tuple>names)[i]] = <object>args[n + i]
-    return spawn(<object>args[0], rest, kwargs, None)
+    g = spawn(<object>args[0], rest, kwargs, None)
+    point(b"go")
+    return g
 
 
 cdef object gosched_fast(PyObject *self, PyObject *const *args, Py_ssize_t n):

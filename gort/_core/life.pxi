@@ -13,7 +13,7 @@ cdef bint in_run = False
 
 cdef Goroutine spawn_system(object fn):
     """A goroutine of the runtime's own: not counted, not dumped, no hope against a deadlock."""
-    return spawn(fn, None, None, None, system=True)
+    return spawn(fn, None, None, None, NULL, True)
 
 
 # ---- signals: handlers run on the main thread, KeyboardInterrupt goes to the main goroutine

@@ -16,8 +16,19 @@ cdef extern from "runtime.h" nogil:
         pass
     ctypedef struct stackpool "struct stackpool":
         pass
+    ctypedef struct timers:
+        int64_t next
+    ctypedef struct gort_bubble:
+        bint fake, seeded
+        uint64_t id, steps, limit
+        int64_t now, total, running
+        timers tm
+        void *owner
+        uint64_t change[8]
+        int nchange
     ctypedef struct G:
         void *handle
+        gort_bubble *bubble
         void *ts
         M *lockedm
         uint64_t id
@@ -33,6 +44,7 @@ cdef extern from "runtime.h" nogil:
         void *arg
     ctypedef struct gfresh:
         G *link
+        gort_bubble *bubble
         void *handle
         uint64_t id
         void (*fn)(void *) noexcept
@@ -46,14 +58,12 @@ cdef extern from "runtime.h" nogil:
         gmutex lock
         uint8_t shared, dtype, closed, timer
         size_t cap, count, sendx, recvx
-        uint64_t tseq
+        uint64_t tseq, bubble
         void *buf
     ctypedef struct waitopt:
         int64_t deadline
         gort_chan *done
         bint python
-    ctypedef struct timers:
-        pass
     ctypedef void (*timerfn)(void *, uint64_t, int64_t) noexcept nogil
     ctypedef struct timer:
         timerfn fn
@@ -67,16 +77,16 @@ cdef extern from "runtime.h" nogil:
         uint64_t val
         uint8_t dir
     ctypedef struct gort_mutex:
-        bint shared, locked, starving, woken
+        bint shared, locked, starving, woken, bubble
         waitq q
     ctypedef struct gort_rwmutex:
-        bint shared, writer
+        bint shared, writer, bubble
         int64_t readers
     ctypedef struct gort_wg:
-        bint shared
+        bint shared, bubble
         int64_t n
     ctypedef struct gort_sema:
-        bint shared
+        bint shared, bubble
         int64_t size, cur
     ctypedef struct gort_notify:
         bint shared
@@ -86,11 +96,11 @@ cdef extern from "runtime.h" nogil:
 
     enum: G_IDLE, G_RUNNABLE, G_RUNNING, G_SYSCALL, G_WAITING, G_DEAD
     enum: GK_PYTHON, GK_NATIVE
-    enum: R_JOIN, R_COND, R_SYSTEM, R_CHAN_RECV, R_SLEEP
+    enum: R_JOIN, R_COND, R_SYSTEM, R_CHAN_RECV, R_SLEEP, R_DURABLE
     enum: WC_KILL, WC_INTR
     enum: TK_WAIT, TK_CHAN, TK_FUNC
     enum: GORT_OK, GORT_ECLOSED, GORT_EAGAIN, GORT_ETIMEDOUT, GORT_ENOMEM, GORT_EINVAL
-    enum: GORT_EKILLED, GORT_EDEADLOCK, GORT_EINTR, GORT_ECTX
+    enum: GORT_EKILLED, GORT_EDEADLOCK, GORT_EINTR, GORT_ECTX, GORT_EBUBBLE
     enum: GORT_OBJ, GORT_I64, GORT_F64, GORT_U8, GORT_PTR, GORT_RECV, GORT_SEND
     int64_t GORT_FOREVER
     int64_t gort_coarse_ns
@@ -141,9 +151,23 @@ cdef extern from "runtime.h" nogil:
 
     int timer_add(timer *t, timers *tm, int64_t when)
     bint timer_del(timer *t)
-    timers *timer_home()
+    timers *timer_home(bint real)
     void timer_fire_chan(void *chan, uint64_t seq, int64_t now)
     int sleep_until(int64_t when, const waitopt *o)
+
+    enum: BUBBLE_RANDOM, BUBBLE_PCT, BUBBLE_CHANGES
+    int gort_nseeded
+    gort_bubble *bubble_new(bint fake, bint seeded, uint64_t seed, int strategy)
+    void bubble_ref(gort_bubble *b)
+    void bubble_unref(gort_bubble *b)
+    gort_bubble *bubble_current()
+    bint bubble_foreign(uint64_t id)
+    int64_t gort_clock_ns()
+    int bubble_wait_idle(gort_bubble *b, const waitopt *o)
+    int bubble_wait(gort_bubble *b, const waitopt *o)
+    bint bubble_wake_waiter(gort_bubble *b)
+    bint bubble_point()
+    timer *bubble_any_func_timer(gort_bubble *b)
 
     native_job *job_start(void (*fn)(void *) noexcept nogil, void *arg)
     int job_join(native_job *j, const waitopt *o)
@@ -156,6 +180,7 @@ cdef extern from "runtime.h" nogil:
     void os_fail_set(int what, int64_t after, int64_t times)
 
 cdef extern from "runtime.h": # they call back with the GIL held
+    bint bubble_advance(gort_bubble *b)
     void sched_each_fresh(Dom *d, void (*fn)(void *, void *) noexcept, void *arg)
     void stack_each(stackpool *sp, bint (*fn)(G *, void *) noexcept, void *arg)
 

@@ -37,8 +37,12 @@ cdef class Mutex:
     cdef gort_mutex m
     cdef object __weakref__
 
+    def __cinit__(self):
+        self.m.bubble = fake_bubble() != 0
+
     def lock(self, timeout=None, *, ctx=None):
         """Lock it; waits until it is free. TimeoutError after `timeout` seconds. Parks."""
+        point(b"Mutex.lock")
         cdef int r
         if not self.m.locked and not self.m.starving:
             self.m.locked = True
@@ -52,10 +56,12 @@ cdef class Mutex:
 
     def try_lock(self):
         """Lock it if it is free; whether it was."""
+        point(b"Mutex.try_lock")
         return mutex_lock(&self.m, False, &FOREVER) == GORT_OK
 
     def unlock(self):
         """Unlock it; RuntimeError if it is not locked."""
+        point(b"Mutex.unlock")
         if mutex_unlock(&self.m) != GORT_OK:
             raise RuntimeError("unlock of unlocked Mutex")
 
@@ -84,29 +90,38 @@ cdef class RWMutex:
     cdef gort_rwmutex m
     cdef object __weakref__
 
+    def __cinit__(self):
+        self.m.bubble = fake_bubble() != 0
+
     def rlock(self, timeout=None, *, ctx=None):
         """Lock it for reading. TimeoutError after `timeout` seconds. Parks."""
+        point(b"RWMutex.rlock")
         wait_rw(self, op_rlock, timeout, ctx)
 
     def lock(self, timeout=None, *, ctx=None):
         """Lock it for writing. TimeoutError after `timeout` seconds. Parks."""
+        point(b"RWMutex.lock")
         wait_rw(self, op_wlock, timeout, ctx)
 
     def try_rlock(self):
         """Lock it for reading if that needs no waiting; whether it did."""
+        point(b"RWMutex.try_rlock")
         return rwmutex_rlock(&self.m, False, &FOREVER) == GORT_OK
 
     def try_lock(self):
         """Lock it for writing if that needs no waiting; whether it did."""
+        point(b"RWMutex.try_lock")
         return rwmutex_lock(&self.m, False, &FOREVER) == GORT_OK
 
     def runlock(self):
         """Undo one `rlock()`; RuntimeError if there is none."""
+        point(b"RWMutex.runlock")
         if rwmutex_runlock(&self.m) != GORT_OK:
             raise RuntimeError("runlock of unlocked RWMutex")
 
     def unlock(self):
         """Undo `lock()`; RuntimeError if it is not locked for writing."""
+        point(b"RWMutex.unlock")
         if rwmutex_unlock(&self.m) != GORT_OK:
             raise RuntimeError("unlock of unlocked RWMutex")
 
@@ -166,8 +181,12 @@ cdef class WaitGroup:
     cdef gort_wg w
     cdef object __weakref__
 
+    def __cinit__(self):
+        self.w.bubble = fake_bubble() != 0
+
     def add(self, n=1):
         """Change the counter by `n`; RuntimeError, and no change, if it went below zero."""
+        point(b"WaitGroup.add")
         if not isinstance(n, int):
             raise TypeError(f"n must be an int, not {n!r}")
         if not -0x8000000000000000 <= n <= 0x7FFFFFFFFFFFFFFF or wg_add(&self.w, n) != GORT_OK:
@@ -175,11 +194,13 @@ cdef class WaitGroup:
 
     def done(self):
         """`add(-1)`."""
+        point(b"WaitGroup.done")
         if wg_add(&self.w, -1) != GORT_OK:
             raise RuntimeError("negative WaitGroup counter: 0 + -1")
 
     def wait(self, timeout=None, *, ctx=None):
         """Wait until the counter is zero. TimeoutError after `timeout` seconds. Parks."""
+        point(b"WaitGroup.wait")
         if self.w.n == 0:
             return
         wait_with(op_wg, &self.w, timeout, ctx)
@@ -189,6 +210,7 @@ cdef class WaitGroup:
 
         Its exception goes to `gort.excepthook`.
         """
+        point(b"WaitGroup.go")
         if not callable(fn):
             raise TypeError(f"go() needs a callable, not {fn!r}")
         if wg_add(&self.w, 1) != GORT_OK:
@@ -215,6 +237,7 @@ cdef class Once:
 
         If `fn` raises, the exception comes out here, and it counts as done.
         """
+        point(b"Once.do")
         cdef int r
         if self.finished:
             return
@@ -299,6 +322,7 @@ cdef class Cond:
         TimeoutError after `timeout` seconds. The lock is held again however it
         ends. As in Go, call it in a loop that checks the condition.
         """
+        point(b"Cond.wait")
         cdef cond_waiter w
         cdef waitopt o
         cdef int r, may = wait_options(&o, timeout, ctx)
@@ -316,7 +340,7 @@ cdef class Cond:
             while not w.notified:
                 if not may:
                     not_in_time(ctx)
-                r = notify_wait(&w.n, R_COND, &o)
+                r = notify_wait(&w.n, R_COND | R_DURABLE, &o)
                 if r != GORT_OK:
                     raise_wait(r, ctx)
         except BaseException:
@@ -330,6 +354,7 @@ cdef class Cond:
 
     def signal(self):
         """Wake one waiter, the first."""
+        point(b"Cond.signal")
         cdef cond_waiter *w = self.first
         if w != NULL:
             self.unlink(w)
@@ -338,6 +363,7 @@ cdef class Cond:
 
     def broadcast(self):
         """Wake all waiters."""
+        point(b"Cond.broadcast")
         while self.first != NULL:
             self.signal()
 
@@ -362,6 +388,9 @@ cdef class Semaphore:
     cdef gort_sema s
     cdef object __weakref__
 
+    def __cinit__(self, *args, **kwargs):
+        self.s.bubble = fake_bubble() != 0
+
     def __init__(self, n):
         self.s.size = weight(n, "n")
 
@@ -370,6 +399,7 @@ cdef class Semaphore:
 
         More than the size waits for its timeout or context, and holds up nobody.
         """
+        point(b"Semaphore.acquire")
         cdef waitopt o
         cdef int r, may
         cdef int64_t k = weight(n, "n")
@@ -386,10 +416,12 @@ cdef class Semaphore:
 
     def try_acquire(self, n=1):
         """Take `n` if that needs no waiting; whether it did."""
+        point(b"Semaphore.try_acquire")
         return sema_acquire(&self.s, weight(n, "n"), False, &FOREVER) == GORT_OK
 
     def release(self, n=1):
         """Give `n` back; RuntimeError, and no change, if that is more than is held."""
+        point(b"Semaphore.release")
         if sema_release(&self.s, weight(n, "n")) != GORT_OK:
             raise RuntimeError(f"release of {n} from a Semaphore that holds {self.s.cur}")
 
@@ -434,6 +466,7 @@ class Pool:
 
     def get(self):
         """A value from the pool, or a new one."""
+        point(b"Pool.get")
         try:
             return self._items.pop()
         except IndexError:
@@ -441,6 +474,7 @@ class Pool:
 
     def put(self, x):
         """Give `x` back. None is ignored, as Go ignores nil."""
+        point(b"Pool.put")
         if x is not None and len(self._items) < self.MAX:
             self._items.append(x)
 
@@ -469,6 +503,7 @@ cdef class Map:
 
     def load(self, key):
         """`(value, True)`, or `(None, False)`."""
+        point(b"Map.load")
         v = self.d.get(key, ABSENT)
         return (None, False) if v is ABSENT else (v, True)
 
@@ -478,6 +513,7 @@ cdef class Map:
 
     def load_or_store(self, key, value):
         """`(present value, True)`, or `(value, False)` having stored it."""
+        point(b"Map.load_or_store")
         wait_with(op_lock, &self.m, None, None)
         try:
             v = self.d.get(key, ABSENT)
@@ -490,6 +526,7 @@ cdef class Map:
 
     def load_and_delete(self, key):
         """`(value, True)` having deleted it, or `(None, False)`."""
+        point(b"Map.load_and_delete")
         hash(key)  # an empty dict would not ask
         wait_with(op_lock, &self.m, None, None)
         try:
@@ -504,6 +541,7 @@ cdef class Map:
 
     def swap(self, key, value):
         """Set the value; `(previous, True)`, or `(None, False)` if there was none."""
+        point(b"Map.swap")
         wait_with(op_lock, &self.m, None, None)
         try:
             v = self.d.get(key, ABSENT)
@@ -514,6 +552,7 @@ cdef class Map:
 
     def compare_and_swap(self, key, old, new):
         """Set `new` if the value is `old`; whether it was."""
+        point(b"Map.compare_and_swap")
         wait_with(op_lock, &self.m, None, None)
         try:
             v = self.d.get(key, ABSENT)
@@ -526,6 +565,7 @@ cdef class Map:
 
     def compare_and_delete(self, key, old):
         """Delete `key` if its value is `old`; whether it was."""
+        point(b"Map.compare_and_delete")
         wait_with(op_lock, &self.m, None, None)
         try:
             v = self.d.get(key, ABSENT)
@@ -542,6 +582,7 @@ cdef class Map:
         No snapshot, as in Go: each key is visited once, what is stored or
         deleted meanwhile may or may not be seen.
         """
+        point(b"Map.range")
         for k in list(self.d):
             v = self.d.get(k, ABSENT)
             if v is not ABSENT and fn(k, v) is False:
@@ -549,6 +590,7 @@ cdef class Map:
 
     def clear(self):
         """Delete all entries."""
+        point(b"Map.clear")
         wait_with(op_lock, &self.m, None, None)
         try:
             self.d = {}

@@ -44,17 +44,19 @@ cdef extern from *:
 
 
 def now():
-    """Monotonic seconds, the scale of all timers' channels."""
-    return gort_now_ns() / 1e9
+    """Monotonic seconds, the scale of all timers' channels. In a synctest bubble: its clock's."""
+    return gort_clock_ns() / 1e9
 
 
 @cython.final
 cdef class _TimerChan(Chan):
     """The channel of a timer; it owns the timer, so that the channel alone keeps it going."""
     cdef timer t
+    cdef gort_bubble *b  # whose clock it runs on; a reference
 
     def __dealloc__(self):
         timer_del(&self.t)
+        bubble_unref(self.b)
 
 
 cdef _TimerChan timer_chan(double seconds, double period):
@@ -62,13 +64,26 @@ cdef _TimerChan timer_chan(double seconds, double period):
     Chan.__init__(ch, 1, dtype="f64")
     ch.c.timer = 1
     ch.t.id = -1
+    if ch.c.bubble:
+        ch.b = bubble_current()
+        bubble_ref(ch.b)
     chan_arm(ch, seconds, period)
     return ch
 
 
-cdef int start_timer(timer *t, double seconds) except -1:
-    cdef int64_t when = deadline_after(seconds)
-    if timer_add(t, timer_home(), when - 1 if when == GORT_FOREVER else when) != 0:
+cdef int check_bubble(uint64_t id, object what) except -1:
+    """The caller is in the bubble of this id; 0 is anybody's."""
+    if id and bubble_foreign(id):
+        raise RuntimeError(f"a {what} of a synctest bubble was used from outside of it")
+    return 0
+
+
+cdef int start_timer(timer *t, double seconds, bint real) except -1:
+    """On the caller's clock, or on the real one."""
+    cdef int64_t when = GORT_FOREVER - 1
+    if seconds < MAX_SECONDS:
+        when = (gort_now_ns() if real else gort_clock_ns()) + <int64_t>(seconds * 1e9)
+    if timer_add(t, timer_home(real), when) != 0:
         raise MemoryError("gort: no memory for a timer")
     return 0
 
@@ -82,7 +97,7 @@ cdef int chan_arm(_TimerChan ch, double seconds, double period) except -1:
     t.arg = ch.c
     t.seq = ch.c.tseq
     t.kind = TK_CHAN
-    start_timer(t, seconds)
+    start_timer(t, seconds, not ch.c.bubble)
     return 0
 
 
@@ -90,6 +105,7 @@ cdef bint chan_disarm(_TimerChan ch) except -1:
     """Take the timer back; whether it was pending. No value of it is received afterwards."""
     if ch is None:
         raise RuntimeError("this Ticker was not made by Ticker(d)")
+    check_bubble(ch.c.bubble, "timer")
     cdef bint pending = timer_del(&ch.t)
     cdef gort_chan *c = ch.c
     gmutex_lock(&c.lock)
@@ -110,7 +126,11 @@ cdef class Timer:
     cdef readonly Chan c
     cdef gort_functimer f           # after_func: this, and no channel
     cdef object fn, args
+    cdef gort_bubble *b             # after_func: where fn runs, or NULL; a reference
     cdef object __weakref__
+
+    def __dealloc__(self):
+        bubble_unref(self.b)
 
     def __init__(self, d):
         cdef double seconds = to_seconds(d, "d")
@@ -121,13 +141,17 @@ cdef class Timer:
     cdef int arm_func(self, double seconds) except -1:
         cdef timer *t = &self.f.t
         t.period = 0
-        t.fn = gort_fire_func
+        cdef bint fake = self.b != NULL and self.b.fake
+        if fake:
+            t.fn = <timerfn><void *>fire_in_bubble
+        else:
+            t.fn = gort_fire_func
         t.arg = &self.f
         t.kind = TK_FUNC
         self.f.handle = <void *>self
         Py_INCREF(self)  # the pending timer's; the firing takes it over
         try:
-            start_timer(t, seconds)
+            start_timer(t, seconds, not fake)
         except MemoryError:
             Py_DECREF(self)
             raise
@@ -137,6 +161,8 @@ cdef class Timer:
         """Prevent it from firing; whether it was still pending. No stale value is received afterwards."""
         if self.c is not None:
             return bool(chan_disarm(<_TimerChan>self.c))
+        if self.b != NULL and self.b.fake:
+            check_bubble(self.b.id, "timer")
         if not timer_del(&self.f.t):
             return False
         Py_DECREF(self)
@@ -211,8 +237,21 @@ def after_func(d, fn, /, *args):
     t.f.t.id = -1
     t.fn = fn
     t.args = args
+    t.b = bubble_current()
+    if t.b != NULL:
+        bubble_ref(t.b)
     t.arm_func(seconds)
     return t
+
+
+cdef void fire_in_bubble(void *arg, uint64_t seq, int64_t now) noexcept:
+    """The function of a timer on a fake clock: its root runs the timers, with the GIL."""
+    cdef Timer t = <Timer>(<gort_functimer *>arg).handle
+    try:
+        spawn(t.fn, t.args, None, None, t.b)
+    except BaseException as e:
+        unraisable(e)
+    Py_DECREF(t)  # the firing's
 
 
 cdef bint service_running = False
@@ -251,7 +290,7 @@ def _serve_func_timers():
             while n > 0:
                 n -= 1
                 try:
-                    spawn(t.fn, t.args, None, None)
+                    spawn(t.fn, t.args, None, None, t.b)
                 except BaseException as e:
                     unraisable(e)
                 Py_DECREF(t)  # the firing's

@@ -30,7 +30,7 @@ cdef double to_seconds(object value, str name) except? -1.0:
 cdef int64_t deadline_after(double seconds) noexcept:
     if seconds >= MAX_SECONDS:
         return GORT_FOREVER
-    return gort_now_ns() + <int64_t>(seconds * 1e9)
+    return gort_clock_ns() + <int64_t>(seconds * 1e9)
 
 
 cdef int wait_options(waitopt *o, object timeout, object ctx) except -1:
