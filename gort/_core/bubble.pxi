@@ -4,11 +4,13 @@
 cdef inline int point(const char *op) except -1:
     """Before an operation that other goroutines can see: a seeded schedule may let one of them run first. Parks."""
     if gort_nseeded:
-        return point_slow(op)
+        step(op)
+        bubble_point()
     return 0
 
 
-cdef int point_slow(const char *op) except -1:
+cdef int step(const char *op) except -1:
+    """Note it; the end of a goroutine whose schedule takes too many."""
     cdef G *g = gort_curg()
     if g == NULL or g.bubble == NULL or not g.bubble.seeded:
         return 0
@@ -16,7 +18,6 @@ cdef int point_slow(const char *op) except -1:
         (<Bubble>g.bubble.owner).note(g, op)
     if g.bubble.limit and g.bubble.steps > g.bubble.limit:
         raise GoroutineExit()
-    bubble_point()
     return 0
 
 
@@ -106,8 +107,9 @@ cdef class Bubble:
 
     cdef int note(self, G *g, const char *op) except -1:
         if self.notes is not None and g.handle != NULL:
-            f = sys._getframe()
-            self.notes.append((<Goroutine>g.handle, (<bytes>op).decode(), f.f_code.co_filename, f.f_lineno))
+            frame = pyctx_frame_or_none(g)  # None: a builtin is all that it runs
+            where = ("", 0) if frame is None else (frame.f_code.co_filename, frame.f_lineno)
+            self.notes.append((<Goroutine>g.handle, (<bytes>op).decode(), *where))
         return 0
 
     def go(self, fn, /, *args):

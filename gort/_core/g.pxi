@@ -134,6 +134,7 @@ cdef class Goroutine:
         """
         cdef waitopt o
         cdef int may, r
+        point(b"join")
         if not self._done:
             if self.g != NULL and self.g == gort_curg():
                 raise RuntimeError("a goroutine cannot join itself")
@@ -396,6 +397,8 @@ cdef object gosched_fast(PyObject *self, PyObject *const *args, Py_ssize_t n):
         with nogil:
             gort_yield_thread()
         return None
+    if gort_nseeded:
+        step(b"gosched")
     if not g.kill_pending:
         g_yield_on(m)
         if not g.kill_pending:
@@ -482,6 +485,8 @@ def sleep(seconds, *, ctx=None):
     cdef int r
     cdef double d = to_seconds(seconds, "seconds")
     wait_options(&o, None, ctx)
+    if gort_nseeded and d > 0:
+        step(b"sleep")
     if d == 0.0:
         gosched_fast(NULL, NULL, 0)
         return
