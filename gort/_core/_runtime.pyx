@@ -29,6 +29,7 @@ include "chan.pxi"
 include "sync.pxi"
 include "atomic.pxi"
 include "time.pxi"
+include "context.pxi"
 include "native.pxi"
 include "life.pxi"
 
