@@ -469,7 +469,8 @@ cdef class Map:
 
     def load(self, key):
         """`(value, True)`, or `(None, False)`."""
-        v = self.d.get(key, ABSENT)
+        cdef dict d = self.d  # ours while a key's __eq__ may run: clear() lets go of it
+        v = d.get(key, ABSENT)
         return (None, False) if v is ABSENT else (v, True)
 
     def store(self, key, value):
@@ -542,8 +543,10 @@ cdef class Map:
         No snapshot, as in Go: each key is visited once, what is stored or
         deleted meanwhile may or may not be seen.
         """
+        cdef dict d
         for k in list(self.d):
-            v = self.d.get(k, ABSENT)
+            d = self.d
+            v = d.get(k, ABSENT)
             if v is not ABSENT and fn(k, v) is False:
                 return
 
