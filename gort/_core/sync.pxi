@@ -303,15 +303,22 @@ cdef class Cond:
         cdef waitopt o
         cdef int r, may = wait_options(&o, timeout, ctx)
         memset(&w, 0, sizeof(w))
-        self.L.unlock()
-        # Nobody can have run between the unlock and here but for a lock of the
-        # user's own, which may park; then a signal meanwhile is not for us yet.
+        # Queued first, as in Go: a lock of the user's own may let others run in its
+        # unlock(), and what they signal as soon as they hold the lock is for us.
         w.prev = self.last
         if self.last != NULL:
             self.last.next = &w
         else:
             self.first = &w
         self.last = &w
+        try:
+            self.L.unlock()
+        except BaseException:
+            if w.notified:
+                self.signal()
+            else:
+                self.unlink(&w)
+            raise
         try:
             while not w.notified:
                 if not may:
