@@ -385,6 +385,7 @@ timers *timer_home(void);
 int64_t timers_run(timers *tm, int64_t now);         /* when the next is due */
 bool timers_hope(timers *tm);                        /* would one of them wake a G? */
 void timer_fire_chan(void *chan, uint64_t seq, int64_t now);
+bool timer_stop_chan(timer *t, gort_chan *c);
 
 /* ---- stack.c ---------------------------------------------------------- */
 struct stackpool *stackpool_new(size_t size, size_t ds_head, size_t ds_tail);
@@ -417,6 +418,7 @@ struct gort_chan {
     size_t cap, count, sendx, recvx;
     waitq recvq, sendq;
     uint64_t tseq;              /* a timer's: firings of another number are stale */
+    _Atomic uint64_t tfiring;   /* the firing on its way, plus 1; set under timers.lock, cleared under lock */
     void *buf;                  /* cap elements */
 };
 int chan_send(gort_chan *c, uint64_t v, bool block, const waitopt *o);

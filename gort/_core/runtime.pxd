@@ -143,6 +143,7 @@ cdef extern from "runtime.h" nogil:
     bint timer_del(timer *t)
     timers *timer_home()
     void timer_fire_chan(void *chan, uint64_t seq, int64_t now)
+    bint timer_stop_chan(timer *t, gort_chan *c)
     int sleep_until(int64_t when, const waitopt *o)
 
     native_job *job_start(void (*fn)(void *) noexcept nogil, void *arg)

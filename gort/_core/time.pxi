@@ -90,16 +90,7 @@ cdef bint chan_disarm(_TimerChan ch) except -1:
     """Take the timer back; whether it was pending. No value of it is received afterwards."""
     if ch is None:
         raise RuntimeError("this Ticker was not made by Ticker(d)")
-    cdef bint pending = timer_del(&ch.t)
-    cdef gort_chan *c = ch.c
-    gmutex_lock(&c.lock)
-    c.tseq += 1
-    if c.count:
-        c.count = 0
-        c.recvx = c.sendx = 0
-        pending = True
-    gmutex_unlock(&c.lock)
-    return pending
+    return timer_stop_chan(&ch.t, ch.c)
 
 
 cdef class Timer:
