@@ -129,6 +129,7 @@ int chan_send(gort_chan *c, uint64_t v, bool block, const waitopt *o)
 int chan_recv(gort_chan *c, uint64_t *v, bool block, const waitopt *o)
 {
     if (unlikely(!c)) return block ? chan_nil_wait(R_CHAN_RECV_NIL, o) : GORT_EAGAIN;
+    if (!block && c->timer) timers_poll();
     G *ready = NULL;
     lock_if(c);
     int r = chan_recv_locked(c, v, &ready);

@@ -383,6 +383,7 @@ int timer_add(timer *t, timers *tm, int64_t when);   /* 0 or GORT_ENOMEM */
 bool timer_del(timer *t);                      /* true: it was pending */
 timers *timer_home(void);
 int64_t timers_run(timers *tm, int64_t now);         /* when the next is due */
+void timers_poll(void);
 bool timers_hope(timers *tm);                        /* would one of them wake a G? */
 void timer_fire_chan(void *chan, uint64_t seq, int64_t now);
 bool timer_stop_chan(timer *t, gort_chan *c);

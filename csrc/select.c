@@ -121,10 +121,11 @@ int select_go(const scase *cases, int n, bool block, const waitopt *o, uint64_t 
         ord = (order *)(void *)(sd + n);
     }
     int live = 0, chosen = GORT_EAGAIN;
-    bool shared = false;
+    bool shared = false, timed = false;
     for (int i = 0; i < n; i++) { /* random poll order, an inside-out shuffle */
         if (!cases[i].c) continue;
         shared |= cases[i].c->shared;
+        timed |= cases[i].c->timer;
         uint32_t j = live ? gort_rand((uint32_t)live + 1) : 0;
         ord[live].poll = ord[j].poll;
         ord[j].poll = (uint16_t)i;
@@ -132,6 +133,7 @@ int select_go(const scase *cases, int n, bool block, const waitopt *o, uint64_t 
     }
     *ok = 0;
     *val = 0;
+    if (unlikely(timed)) timers_poll();
     if (shared) {
         sort_by_address(cases, ord, live);
         lock_all(cases, ord, live);

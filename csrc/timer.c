@@ -168,6 +168,14 @@ int64_t timers_run(timers *tm, int64_t now)
     }
 }
 
+/* Before a look at a timer's channel that will not wait: fire what is due. Who
+ * computes and looks again and again keeps all others from it (Go's maybeRunChan). */
+void timers_poll(void)
+{
+    timers *tm = timer_home();
+    if (atomic_load_explicit(&tm->next, memory_order_relaxed) != GORT_FOREVER) timers_run(tm, gort_now_ns());
+}
+
 /* Could one of these make a goroutine run? One that feeds a channel on which
  * nobody waits could not. */
 bool timers_hope(timers *tm)
