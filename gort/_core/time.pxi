@@ -124,24 +124,29 @@ cdef class Timer:
             raise
         return 0
 
-    def stop(self):
-        """Prevent it from firing; whether it was still pending. No stale value is received afterwards."""
+    cdef bint disarm(self) except -1:
         if self.c is not None:
-            return bool(chan_disarm(<_TimerChan>self.c))
+            return chan_disarm(<_TimerChan>self.c)
+        if self.fn is None:
+            raise RuntimeError("this Timer was not made by Timer(d) or after_func()")
         if not timer_del(&self.f.t):
             return False
         Py_DECREF(self)
         return True
 
+    def stop(self):
+        """Prevent it from firing; whether it was still pending. No stale value is received afterwards."""
+        return bool(self.disarm())
+
     def reset(self, d):
         """Fire `d` seconds from now instead; whether it was still pending."""
         cdef double seconds = to_seconds(d, "d")
-        pending = self.stop()
+        cdef bint pending = self.disarm()
         if self.c is not None:
             chan_arm(<_TimerChan>self.c, seconds, 0)
         else:
             self.arm_func(seconds)
-        return pending
+        return bool(pending)
 
 
 cdef class Ticker:
