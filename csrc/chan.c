@@ -132,6 +132,7 @@ int chan_recv(gort_chan *c, uint64_t *v, bool block, const waitopt *o)
 {
     if (unlikely(!c)) return block ? chan_nil_wait(R_CHAN_RECV_NIL | R_DURABLE, o) : GORT_EAGAIN;
     if (unlikely(c->bubble && bubble_foreign(c->bubble))) return GORT_EBUBBLE;
+    if (!block && c->timer) timers_poll();
     G *ready = NULL;
     lock_if(c);
     int r = chan_recv_locked(c, v, &ready);
@@ -152,6 +153,11 @@ int gort_chan_close(gort_chan *c)
 {
     if (!c) return GORT_ECLOSED;
     if (unlikely(c->bubble && bubble_foreign(c->bubble))) return GORT_EBUBBLE;
+    return chan_close(c);
+}
+
+int chan_close(gort_chan *c)
+{
     lock_if(c);
     if (c->closed) {
         unlock_if(c);

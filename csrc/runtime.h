@@ -389,8 +389,10 @@ int timer_add(timer *t, timers *tm, int64_t when);   /* 0 or GORT_ENOMEM */
 bool timer_del(timer *t);                      /* true: it was pending */
 timers *timer_home(bool real);  /* with real: never a bubble's */
 int64_t timers_run(timers *tm, int64_t now);         /* when the next is due */
+void timers_poll(void);
 bool timers_hope(timers *tm);                        /* would one of them wake a G? */
 void timer_fire_chan(void *chan, uint64_t seq, int64_t now);
+bool timer_stop_chan(timer *t, gort_chan *c);
 
 /* ---- bubble.c --------------------------------------------------------- */
 enum { BUBBLE_RANDOM = 0, BUBBLE_PCT };
@@ -474,10 +476,12 @@ struct gort_chan {
     waitq recvq, sendq;
     uint64_t bubble;            /* constant: the id of the one it belongs to, or 0 */
     uint64_t tseq;              /* a timer's: firings of another number are stale */
+    _Atomic uint64_t tfiring;   /* the firing on its way, plus 1; set under timers.lock, cleared under lock */
     void *buf;                  /* cap elements */
 };
 int chan_send(gort_chan *c, uint64_t v, bool block, const waitopt *o);
 int chan_recv(gort_chan *c, uint64_t *v, bool block, const waitopt *o);
+int chan_close(gort_chan *c);    /* by anybody, whatever bubble it belongs to */
 int chan_nil_wait(int reason, const waitopt *o);
 typedef struct scase { gort_chan *c; uint64_t val; uint8_t dir; } scase;
 /* The index, or an error. *ok: 0 = closed. GORT_EAGAIN with block = false. */

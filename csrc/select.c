@@ -123,7 +123,7 @@ int select_go(const scase *cases, int n, bool block, const waitopt *o, uint64_t 
         ord = (order *)(void *)(sd + n);
     }
     int live = 0, chosen = GORT_EAGAIN;
-    bool shared = false;
+    bool shared = false, timed = false;
     for (int i = 0; i < n; i++) { /* random poll order, an inside-out shuffle */
         if (!cases[i].c) continue;
         if (unlikely(cases[i].c->bubble && bubble_foreign(cases[i].c->bubble))) {
@@ -131,6 +131,7 @@ int select_go(const scase *cases, int n, bool block, const waitopt *o, uint64_t 
             return GORT_EBUBBLE;
         }
         shared |= cases[i].c->shared;
+        timed |= cases[i].c->timer;
         uint32_t j = !live ? 0 : unlikely(gort_nseeded) ? bubble_choose((uint32_t)live + 1) : gort_rand((uint32_t)live + 1);
         ord[live].poll = ord[j].poll;
         ord[j].poll = (uint16_t)i;
@@ -138,6 +139,7 @@ int select_go(const scase *cases, int n, bool block, const waitopt *o, uint64_t 
     }
     *ok = 0;
     *val = 0;
+    if (unlikely(timed)) timers_poll();
     if (shared) {
         sort_by_address(cases, ord, live);
         lock_all(cases, ord, live);

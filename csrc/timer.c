@@ -149,7 +149,10 @@ int64_t timers_run(timers *tm, int64_t now)
             due[k].fn = t->fn;
             due[k].arg = t->arg;
             due[k++].seq = t->seq;
-            if (t->kind == TK_CHAN) gort_chan_ref(t->arg); /* may be gone after the lock */
+            if (t->kind == TK_CHAN) { /* it may be gone after the lock */
+                gort_chan_ref(t->arg);
+                atomic_store_explicit(&((gort_chan *)t->arg)->tfiring, t->seq + 1, memory_order_relaxed);
+            }
             if (t->period > 0) { /* next time in step, but not in the past */
                 tm->heap[0].when += t->period * (1 + (now - tm->heap[0].when) / t->period);
                 sift_down(tm, 0, atomic_load_explicit(&tm->n, memory_order_relaxed));
@@ -164,6 +167,14 @@ int64_t timers_run(timers *tm, int64_t now)
         gmutex_unlock(&tm->lock);
         for (int i = 0; i < k; i++) due[i].fn(due[i].arg, due[i].seq, now);
     }
+}
+
+/* Before a look at a timer's channel that will not wait: fire what is due. Who
+ * computes and looks again and again keeps all others from it (Go's maybeRunChan). */
+void timers_poll(void)
+{
+    timers *tm = timer_home(false);
+    if (atomic_load_explicit(&tm->next, memory_order_relaxed) != GORT_FOREVER) timers_run(tm, gort_clock_ns());
 }
 
 /* Could one of these make a goroutine run? One that feeds a channel on which
@@ -192,8 +203,25 @@ void timer_fire_chan(void *arg, uint64_t seq, int64_t now)
     uint64_t v;
     memcpy(&v, &secs, sizeof v);
     gmutex_lock(&c->lock);
-    if (c->tseq == seq) chan_send_locked(c, v, &ready);
+    if (c->tseq == seq) {
+        chan_send_locked(c, v, &ready);
+        atomic_store_explicit(&c->tfiring, 0, memory_order_relaxed);
+    }
     gmutex_unlock(&c->lock);
     if (ready) g_ready(ready);
     gort_chan_unref(c);
+}
+
+/* Take a timer that feeds c back, so that nothing of it is received any more.
+ * True if it was pending: in the heap, off it with its value on the way (Go's
+ * isSending), or with the value in the buffer. */
+bool timer_stop_chan(timer *t, gort_chan *c)
+{
+    bool pending = timer_del(t);
+    gmutex_lock(&c->lock);
+    if (c->count || atomic_load_explicit(&c->tfiring, memory_order_relaxed) == c->tseq + 1) pending = true;
+    c->tseq++;
+    c->count = c->recvx = c->sendx = 0;
+    gmutex_unlock(&c->lock);
+    return pending;
 }

@@ -267,6 +267,7 @@ cdef class CancelContext(Context):
     cdef object extra               # K_DEADLINE: the Timer; K_AFTER: the function, until started or stopped
     cdef object stop                # what a foreign parent's after_func() returned
     cdef double when                # the deadline, its own or inherited; infinite: none
+    cdef uint64_t bubble            # in which it was made, if that has a clock of its own
     cdef object when_of             # a foreign context, whose deadline it is
 
     def __cinit__(self):
@@ -423,6 +424,7 @@ cdef Chan channel(CancelContext c):
             (<Chan>ch).c = gort_chan_new(GORT_OBJ, 0)
             if (<Chan>ch).c == NULL:
                 raise MemoryError("gort: no memory for a context's channel")
+            (<Chan>ch).c.bubble = c.bubble
             if c.ch is None:  # making it may have run a finaliser
                 c.ch = CLOSED if c.end is not None else ch
     return c.ch
@@ -494,7 +496,7 @@ cdef int end_tree(CancelContext top, End e, bint detach) except -1:
     while p != NULL:
         (<CancelContext>p).end = e
         if (<CancelContext>p).ch is not None:
-            gort_chan_close((<CancelContext>p).ch.c)
+            chan_close((<CancelContext>p).ch.c)
         (<CancelContext>p).n.up = (<CancelContext>p).n.prev = NULL
         if (<CancelContext>p).n.first != NULL:
             (<CancelContext>tail).n.next = (<CancelContext>p).n.first
@@ -630,11 +632,7 @@ cdef inline double seconds_now() noexcept:
 
 cdef int arm(CancelContext c, double left, object cause) except -1:
     """Let it end `left` seconds from now. The pending timer owns a reference to it."""
-    cdef Timer t = Timer.__new__(Timer)
-    t.f.t.pos = -1
-    t.fn = EXPIRE
-    t.args = (c, cause)
-    start_service()
+    cdef Timer t = func_timer(EXPIRE, (c, cause))
     c.extra = t
     try:
         t.arm_func(left)
@@ -685,6 +683,7 @@ cdef CancelContext new_cancel(object parent, int kind):
     cdef int above = kind_of(b)
     c.kind = kind
     c.parent = parent
+    c.bubble = fake_bubble()
     if above >= K_CANCEL:
         c.when = (<CancelContext>b).when
         c.when_of = (<CancelContext>b).when_of

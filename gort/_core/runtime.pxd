@@ -128,6 +128,7 @@ cdef extern from "runtime.h" nogil:
     size_t gort_chan_len(gort_chan *c)
     size_t gort_chan_cap(gort_chan *c)
     int gort_chan_close(gort_chan *c)
+    int chan_close(gort_chan *c)
     int chan_send(gort_chan *c, uint64_t v, bint block, const waitopt *o)
     int chan_recv(gort_chan *c, uint64_t *v, bint block, const waitopt *o)
     int chan_recv_locked(gort_chan *c, uint64_t *v, G **ready)
@@ -153,6 +154,7 @@ cdef extern from "runtime.h" nogil:
     bint timer_del(timer *t)
     timers *timer_home(bint real)
     void timer_fire_chan(void *chan, uint64_t seq, int64_t now)
+    bint timer_stop_chan(timer *t, gort_chan *c)
     int sleep_until(int64_t when, const waitopt *o)
 
     enum: BUBBLE_RANDOM, BUBBLE_PCT, BUBBLE_CHANGES

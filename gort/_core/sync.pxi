@@ -327,15 +327,22 @@ cdef class Cond:
         cdef waitopt o
         cdef int r, may = wait_options(&o, timeout, ctx)
         memset(&w, 0, sizeof(w))
-        self.L.unlock()
-        # Nobody can have run between the unlock and here but for a lock of the
-        # user's own, which may park; then a signal meanwhile is not for us yet.
+        # Queued first, as in Go: a lock of the user's own may let others run in its
+        # unlock(), and what they signal as soon as they hold the lock is for us.
         w.prev = self.last
         if self.last != NULL:
             self.last.next = &w
         else:
             self.first = &w
         self.last = &w
+        try:
+            self.L.unlock()
+        except BaseException:
+            if w.notified:
+                self.signal()
+            else:
+                self.unlink(&w)
+            raise
         try:
             while not w.notified:
                 if not may:
@@ -504,7 +511,8 @@ cdef class Map:
     def load(self, key):
         """`(value, True)`, or `(None, False)`."""
         point(b"Map.load")
-        v = self.d.get(key, ABSENT)
+        cdef dict d = self.d  # ours while a key's __eq__ may run: clear() lets go of it
+        v = d.get(key, ABSENT)
         return (None, False) if v is ABSENT else (v, True)
 
     def store(self, key, value):
@@ -582,9 +590,11 @@ cdef class Map:
         No snapshot, as in Go: each key is visited once, what is stored or
         deleted meanwhile may or may not be seen.
         """
+        cdef dict d
         point(b"Map.range")
         for k in list(self.d):
-            v = self.d.get(k, ABSENT)
+            d = self.d
+            v = d.get(k, ABSENT)
             if v is not ABSENT and fn(k, v) is False:
                 return
 

@@ -106,16 +106,7 @@ cdef bint chan_disarm(_TimerChan ch) except -1:
     if ch is None:
         raise RuntimeError("this Ticker was not made by Ticker(d)")
     check_bubble(ch.c.bubble, "timer")
-    cdef bint pending = timer_del(&ch.t)
-    cdef gort_chan *c = ch.c
-    gmutex_lock(&c.lock)
-    c.tseq += 1
-    if c.count:
-        c.count = 0
-        c.recvx = c.sendx = 0
-        pending = True
-    gmutex_unlock(&c.lock)
-    return pending
+    return timer_stop_chan(&ch.t, ch.c)
 
 
 cdef class Timer:
@@ -157,10 +148,11 @@ cdef class Timer:
             raise
         return 0
 
-    def stop(self):
-        """Prevent it from firing; whether it was still pending. No stale value is received afterwards."""
+    cdef bint disarm(self) except -1:
         if self.c is not None:
-            return bool(chan_disarm(<_TimerChan>self.c))
+            return chan_disarm(<_TimerChan>self.c)
+        if self.fn is None:
+            raise RuntimeError("this Timer was not made by Timer(d) or after_func()")
         if self.b != NULL and self.b.fake:
             check_bubble(self.b.id, "timer")
         if not timer_del(&self.f.t):
@@ -168,15 +160,19 @@ cdef class Timer:
         Py_DECREF(self)
         return True
 
+    def stop(self):
+        """Prevent it from firing; whether it was still pending. No stale value is received afterwards."""
+        return bool(self.disarm())
+
     def reset(self, d):
         """Fire `d` seconds from now instead; whether it was still pending."""
         cdef double seconds = to_seconds(d, "d")
-        pending = self.stop()
+        cdef bint pending = self.disarm()
         if self.c is not None:
             chan_arm(<_TimerChan>self.c, seconds, 0)
         else:
             self.arm_func(seconds)
-        return pending
+        return bool(pending)
 
 
 cdef class Ticker:
@@ -232,15 +228,21 @@ def after_func(d, fn, /, *args):
     cdef double seconds = to_seconds(d, "d")
     if not callable(fn):
         raise TypeError(f"after_func() needs a callable, not {fn!r}")
-    start_service()
+    cdef Timer t = func_timer(fn, args)
+    t.arm_func(seconds)
+    return t
+
+
+cdef Timer func_timer(object fn, tuple args):
+    """A timer that will start `fn(*args)`, on the caller's clock and in its bubble; not armed."""
     cdef Timer t = Timer.__new__(Timer)
+    start_service()
     t.f.t.id = -1
     t.fn = fn
     t.args = args
     t.b = bubble_current()
     if t.b != NULL:
         bubble_ref(t.b)
-    t.arm_func(seconds)
     return t
 
 

@@ -196,6 +196,44 @@ static void test_channel_timers_drop_what_is_stale_or_full(void)
     free_p(p);
 }
 
+/* A firing that is off the heap but not sent yet, as a stop() sees it. */
+static timer *stopped;
+static bool was_pending;
+static void stop_on_the_way(void *arg, uint64_t seq, int64_t now)
+{
+    was_pending = timer_stop_chan(stopped, arg);
+    timer_fire_chan(arg, seq, now);
+}
+
+static void test_stop_of_a_timer_whose_value_is_on_its_way(void)
+{
+    P *p = new_p();
+    gort_chan *c = gort_chan_new(GORT_F64, 1);
+    timer t = { .fn = stop_on_the_way, .arg = c, .kind = TK_CHAN };
+    stopped = &t;
+    for (int i = 0; i < 3; i++) { /* stopped, it was pending, and nothing is received; once */
+        t.seq = c->tseq;
+        was_pending = false;
+        CHECK_OK(timer_add(&t, &p->tm, 1));
+        timers_run(&p->tm, 5);
+        CHECK(was_pending);
+        CHECK_EQ(c->count, 0);
+        CHECK(!timer_stop_chan(&t, c));
+    }
+    t.fn = timer_fire_chan;
+    for (int received = 0; received < 2; received++) {
+        double v;
+        t.seq = c->tseq;
+        CHECK_OK(timer_add(&t, &p->tm, 1));
+        timers_run(&p->tm, 5);
+        if (received) CHECK_OK(gort_chan_try_recv(c, &v));
+        CHECK_EQ(timer_stop_chan(&t, c), !received);
+        CHECK_EQ(gort_chan_try_recv(c, &v), GORT_EAGAIN);
+    }
+    gort_chan_unref(c);
+    free_p(p);
+}
+
 /* ---- races ------------------------------------------------------------------------------- */
 /* Owners add and delete, two threads fire: each timer added is either deleted or
  * fired, never both. */
@@ -303,6 +341,7 @@ int main(int argc, char **argv)
     RUN(test_a_firing_timer_may_add_and_delete);
     RUN(test_deleting_what_was_never_added);
     RUN(test_channel_timers_drop_what_is_stale_or_full);
+    RUN(test_stop_of_a_timer_whose_value_is_on_its_way);
     RUN(test_deletion_races_with_firing);
     RUN(test_waits_leave_no_timer_behind);
     return ctest_end();
