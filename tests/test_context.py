@@ -980,6 +980,20 @@ def test_an_error_of_a_foreign_parent_is_reported_and_the_child_ends(panics: lis
         context.with_cancel(parent)
 
 
+def test_waiting_with_a_wrapper_and_with_values_above_foreign_contexts() -> None:
+    inner, cancel = context.with_cancel(background())
+    hand_made = HandMadeContext()
+    error = LookupError()
+    contexts = [Wrapper(inner), context.with_value(Wrapper(inner), 1, 1), context.with_value(hand_made, 1, 1)]
+    waiters = [park(gort.Chan().recv, ctx=ctx) for ctx in contexts]
+    cancel()
+    hand_made.end(error)
+    for g, kind in zip(waiters, (Canceled, Canceled, LookupError), strict=True):
+        with pytest.raises(kind):
+            g.join()
+    assert contexts[2].err() is error
+
+
 def test_a_wrapper_that_lets_its_context_go() -> None:
     """The child stands in the list of a context that nobody has any more."""
     inner, cancel_inner = context.with_cancel(background())
