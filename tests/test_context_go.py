@@ -10,7 +10,7 @@ import gc
 import random
 import re
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -24,6 +24,14 @@ from gort.time import now
 
 SHORT = 0.001
 LONG = 1000 * 3600.0
+
+
+@pytest.fixture(autouse=True)
+def leaves_no_deadline_behind() -> Iterator[None]:
+    """A pending deadline is hope, and would keep a later test from its deadlock."""
+    yield
+    gc.collect()
+    spin_until(lambda: not any(type(o) is gort.time.Timer for o in gc.get_objects()), "the end of all deadlines")
 
 
 def is_done(ctx: Any) -> bool:

@@ -829,7 +829,9 @@ def with_deadline(parent, when, cause=None):
 
     `when` is in seconds on the scale of `gort.time.now()`; the parent's deadline
     holds if it is earlier. `cause`, an exception, is what `cause(ctx)` returns if
-    the deadline passes. Raises TypeError for a bad argument, ValueError for a NaN.
+    the deadline passes. Until then, unless `cancel()` is called, its timer keeps the
+    context, and is hope in the sense of `Deadlock`. Raises TypeError for a bad argument,
+    ValueError for a NaN.
     """
     check_context(parent, "parent")
     cdef double d = to_seconds(when, "when")
