@@ -65,6 +65,19 @@ cdef class Failure:
             report_unseen(self)
 
 
+cdef class Owner:
+    """What counts goroutines until they end, be it before they began: a WaitGroup, an errgroup, a Flight."""
+    cdef gort_wg w
+
+    cdef bint failed(self, Failure f) noexcept:
+        """One ended in an exception; whether that is taken care of."""
+        return False
+
+    cdef void ended(self) noexcept:
+        """One has ended."""
+        wg_add(&self.w, -1)
+
+
 @cython.freelist(1024)
 @cython.final
 cdef class Goroutine:
@@ -75,7 +88,7 @@ cdef class Goroutine:
     cdef object args                # a tuple, (tuple, dict), or None; until it starts
     cdef object value               # the result, or a Failure
     cdef object _name               # as assigned
-    cdef PyObject *wg               # the WaitGroup that counts it; a reference
+    cdef PyObject *owner            # the Owner that counts it; a reference
     cdef gort_notify joiners        # GIL
     cdef bint _done
     cdef object __weakref__
@@ -250,28 +263,32 @@ cdef int install_hooks() except -1:
 
 cdef void fail(Goroutine self, object e) noexcept:
     cdef Failure f
-    if isinstance(e, KeyboardInterrupt):
+    if isinstance(e, GoroutineExit):
+        return
+    if isinstance(e, KeyboardInterrupt) and (self.owner == NULL or type(<object>self.owner) is WaitGroup):
         interrupt_main(e)
-    elif not isinstance(e, GoroutineExit):
-        f = Failure.__new__(Failure)
-        f.id = self.node.id
-        f.exc = e
-        try:
-            f.name = self.name
-        except BaseException:
-            f.name = "?"
-        self.value = f
-        if self.wg != NULL or Py_REFCNT(<PyObject *>self) <= 2:
-            # ours and the runtime's reference: nobody else will ever ask
-            f.seen = True
-            call_excepthook(self, e)
-        else:
-            unseen.add(f)
+        return
+    f = Failure.__new__(Failure)
+    f.id = self.node.id
+    f.exc = e
+    try:
+        f.name = self.name
+    except BaseException:
+        f.name = "?"
+    self.value = f
+    if self.owner != NULL and (<Owner>self.owner).failed(f):
+        unseen.add(f)
+    elif self.owner != NULL or Py_REFCNT(<PyObject *>self) <= 2:
+        # ours and the runtime's reference: nobody else will ever ask
+        f.seen = True
+        call_excepthook(self, e)
+    else:
+        unseen.add(f)
 
 
 cdef void finish(Goroutine self) noexcept:
     """What is known of the end is set: tell everybody."""
-    cdef PyObject *wg = self.wg
+    cdef PyObject *owner = self.owner
     try:
         self.what = name_of(self.what)
     except BaseException:
@@ -280,10 +297,10 @@ cdef void finish(Goroutine self) noexcept:
     if self.g != NULL:
         self.g.handle = NULL
         self.g = NULL
-    if wg != NULL:
-        self.wg = NULL
-        wg_add(&(<WaitGroup>wg).w, -1)
-        Py_DECREF(<object>wg)
+    if owner != NULL:
+        self.owner = NULL
+        (<Owner>owner).ended()
+        Py_DECREF(<object>owner)
     if self.joiners.q.first != NULL:
         notify_wake_last(&self.joiners)
     Py_DECREF(self)  # the runtime's
@@ -338,7 +355,7 @@ cdef class KwArgs:
     cdef dict d
 
 
-cdef Goroutine spawn(object fn, object args, object kwargs, WaitGroup wg, bint system=False):
+cdef Goroutine spawn(object fn, object args, object kwargs, Owner owner, bint system=False):
     if not callable(fn):
         raise TypeError(f"go() needs a callable, not {fn!r}")
     cdef Goroutine self = Goroutine.__new__(Goroutine)
@@ -351,9 +368,9 @@ cdef Goroutine spawn(object fn, object args, object kwargs, WaitGroup wg, bint s
         args = (args or ()) + (kw,)
     self.what = fn
     self.args = args
-    if wg is not None:
-        self.wg = <PyObject *>wg
-        Py_INCREF(wg)
+    if owner is not None:
+        self.owner = <PyObject *>owner
+        Py_INCREF(owner)
     self.node.fn = g_main
     self.node.failed = not_started
     self.node.arg = self.node.handle = <void *>self

@@ -161,9 +161,8 @@ cdef class RWLocker:
 
 
 @cython.final
-cdef class WaitGroup:
+cdef class WaitGroup(Owner):
     """Waits for a number of goroutines to end. Source: Go's sync/waitgroup.go."""
-    cdef gort_wg w
     cdef object __weakref__
 
     def add(self, n=1):
