@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from pathlib import Path as _Path
 
-from gort import atomic, native, sync, time
+from gort import atomic, context, native, sync, time
 from gort._core._runtime import (
     NIL,
     Chan,
@@ -53,6 +53,7 @@ __all__ = [
     "WouldBlock",
     "atomic",
     "blocking",
+    "context",
     "current",
     "excepthook",
     "get_include",

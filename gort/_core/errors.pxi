@@ -36,7 +36,7 @@ cdef int raise_wait(int code, object ctx) except -1:
     if code == GORT_EDEADLOCK:
         raise Deadlock("all goroutines are asleep - deadlock!\n\n" + dump_all(running(), True))
     if code == GORT_ECTX:
-        raise ctx.err()
+        raise to_raise(ctx)
     if code == GORT_EAGAIN:
         raise WouldBlock("the operation would have to wait")
     if code == GORT_ENOMEM:

@@ -39,7 +39,9 @@ cdef int wait_options(waitopt *o, object timeout, object ctx) except -1:
     o.deadline = GORT_FOREVER
     o.done = NULL
     o.python = True
-    if ctx is not None:
+    if kind_of(ctx) >= K_CANCEL:
+        o.done = channel(<CancelContext>ctx).c  # which it keeps
+    elif ctx is not None:
         if not hasattr(ctx, "done") or not hasattr(ctx, "err"):
             raise TypeError(f"ctx must be a context, not {ctx!r}")
         done = ctx.done()
@@ -63,6 +65,8 @@ cdef int not_in_time(object ctx) except -1:
     cdef G *g = gort_curg()
     if g != NULL and g.kill_pending:
         raise_wait(GORT_EKILLED, None)
-    if ctx is not None and ctx.err() is not None:
-        raise ctx.err()
+    if ctx is not None:
+        err = to_raise(ctx)
+        if err is not None:
+            raise err
     raise TimeoutError("timed out")
