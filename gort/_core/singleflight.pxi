@@ -28,10 +28,10 @@ cdef class Flight(Owner):
         return True
 
     cdef void ended(self) noexcept:
-        if self.w.n != 0:           # its goroutine was killed before it began
+        if self.w.n != 0:           # its goroutine never began
             try:
-                self.void = True
                 if self.exc is None:
+                    self.void = True
                     self.exc = GoroutineExit()
                 self.group.land(self)
             except BaseException as e:
