@@ -89,7 +89,7 @@ def test_the_first_to_fail_is_the_first_error() -> None:
         group.go(body, i)
     for i in (1, 2, 0):
         gates[i].send(None)
-    with pytest.raises(Doom, match="^1$"):
+    with pytest.raises(Doom, match=r"^1$"):
         group.wait()
 
 

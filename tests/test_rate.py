@@ -65,7 +65,7 @@ def test_every_is_the_limit_of_one_event_in_an_interval(interval: float, limit: 
 
 
 def test_every_of_no_number_raises() -> None:
-    with pytest.raises(ValueError, match="interval.*nan"):
+    with pytest.raises(ValueError, match=r"interval.*nan"):
         every(math.nan)
     with pytest.raises(TypeError):
         every("1")  # type: ignore[arg-type]

@@ -646,8 +646,7 @@ def test_a_group_in_its_own_calls_frame_goes_away() -> None:
     group = Group[str, Any]()
     ref = weakref.ref(group)
 
-    def fail() -> None:
-        thing = group  # noqa: F841
+    def fail(frames: Any = group) -> None:
         raise ValueError
 
     result = group.do_chan("key", fail).recv()
