@@ -231,7 +231,11 @@ cdef class Once:
 
 
 def once_func(fn, /):
-    """A function that calls `fn()` once; each call raises what that call raised. Source: Go's sync/oncefunc.go."""
+    """A function that calls `fn()` once; each call raises what that call raised. Source: Go's sync/oncefunc.go.
+
+    But GoroutineExit, KeyboardInterrupt and their like are for the first caller
+    alone; the others get RuntimeError.
+    """
     value = once_value(fn)
 
     def once():
@@ -240,24 +244,28 @@ def once_func(fn, /):
 
 
 def once_value(fn, /):
-    """A function that calls `fn()` once and returns its value, or raises what it raised, each time."""
+    """A function that calls `fn()` once and returns its value, or raises what it raised, each time; see `once_func()`."""
     if not callable(fn):
         raise TypeError(f"once_value() needs a callable, not {fn!r}")
     once = Once()
-    result = error = None
+    result = error = tb = None
 
     def call():
-        nonlocal result, error, fn
+        nonlocal result, error, tb, fn
         try:
             result = fn()
+        except Exception as e:
+            error, tb = e, e.__traceback__
         except BaseException as e:
-            error = e
-        fn = None
+            error = RuntimeError(f"there is no value, for the function was ended by {e!r}")
+            raise
+        finally:
+            fn = None
 
     def value():
         once.do(call)
         if error is not None:
-            raise error
+            raise_again(error, tb)
         return result
     return value
 
