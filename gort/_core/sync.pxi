@@ -376,13 +376,17 @@ cdef class Semaphore:
         """Take `n`; waits until they are free. TimeoutError after `timeout` seconds. Parks.
 
         More than the size waits for its timeout or context, and holds up nobody.
+        A context that has ended raises its error even if `n` are free, as in Go.
         """
         cdef waitopt o
         cdef int r, may
         cdef int64_t k = weight(n, "n")
-        if sema_acquire(&self.s, k, False, &FOREVER) == GORT_OK:
+        if ctx is None and sema_acquire(&self.s, k, False, &FOREVER) == GORT_OK:
             return
         may = wait_options(&o, timeout, ctx)
+        error = None if ctx is None else to_raise(ctx)
+        if error is not None:
+            raise error
         while True:
             r = sema_acquire(&self.s, k, may, &o)
             if r == GORT_OK:
