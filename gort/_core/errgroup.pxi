@@ -34,7 +34,6 @@ cdef class ErrGroup(Owner):
     cdef readonly bint all_errors
     cdef CancelContext context
     cdef Failure first
-    cdef object first_tb
     cdef list failures              # with all_errors: every Failure
     cdef object __weakref__
 
@@ -81,7 +80,6 @@ cdef class ErrGroup(Owner):
             f.seen = True           # it, or the list of all, is what comes out
             return True
         self.first = f
-        self.first_tb = f.exc.__traceback__
         self.cancel(f.exc)
         return True
 
@@ -146,7 +144,7 @@ cdef class ErrGroup(Owner):
             elif not (self.all_errors and isinstance(exc, Exception)):
                 return 0
         if not self.all_errors:
-            raise_again(self.first.exc, self.first_tb)
+            raise_again(self.first.exc, self.first.tb)
         errors = [] if exc is None else [exc]
         errors += [(<Failure>f).exc for f in sorted(self.failures, key=_goroutine_id)]
         raise BaseExceptionGroup("errors of a group of goroutines", errors)

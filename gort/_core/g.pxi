@@ -55,7 +55,7 @@ cdef class Failure:
     (handle, exception, frame), and handles without a failure need none.
     """
     cdef uint64_t id
-    cdef object name, exc
+    cdef object name, exc, tb
     cdef bint seen
     cdef object __weakref__
 
@@ -159,7 +159,7 @@ cdef class Goroutine:
                     raise_wait(r, ctx)
         if type(self.value) is Failure:
             (<Failure>self.value).seen = True
-            raise (<Failure>self.value).exc
+            raise_again((<Failure>self.value).exc, (<Failure>self.value).tb)
         return self.value
 
     def kill(self):
@@ -271,6 +271,7 @@ cdef void fail(Goroutine self, object e) noexcept:
     f = Failure.__new__(Failure)
     f.id = self.node.id
     f.exc = e
+    f.tb = e.__traceback__
     try:
         f.name = self.name
     except BaseException:
