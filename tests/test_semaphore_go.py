@@ -333,8 +333,8 @@ def test_range_sees_what_was_there_all_the_time() -> None:
     gs = [gort.go(churn, i * 100) for i in range(4)]
     thread = PlainThread(churn, 7)
     for _ in range(20):
-        seen = {}
-        m.range(lambda k, v: seen.update({k: v}))
+        seen: dict[int, int] = {}
+        m.range(seen.__setitem__)
         assert all(seen[i] == i for i in range(512))
         gort.gosched()
     stop = True
