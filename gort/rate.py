@@ -1,4 +1,10 @@
-"""A token bucket that limits how often things happen, as in Go's x/time/rate."""
+"""A token bucket that limits how often things happen, as in Go's x/time/rate.
+
+limiter = rate.Limiter(100, burst=10)       # 100 a second, 10 of them at once
+limiter.wait(ctx=ctx)                       # until it may be
+if not limiter.allow():                     # or: may it be now?
+    raise TooMany
+"""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import traceback
 import weakref
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from model_support import EVERYWHERE, HandMadeContext, PlainThread, output_of, park, settle, spin_until
 
 import gort
-from gort import context
+from gort import context, rate, singleflight
 from gort.atomic import Int64
 from gort.errgroup import Group
 from gort.sync import Semaphore
@@ -903,6 +904,35 @@ def test_arguments_are_let_go_when_the_goroutine_ends() -> None:
     spin_until(lambda: ref() is None)
     gate.send(None)
     group.wait()
+
+
+def test_nothing_accumulates() -> None:
+    parent, cancel = context.with_cancel(context.background())
+    flights, limiter = singleflight.Group[int, object](), rate.Limiter(1e9, 10)
+
+    def work() -> None:
+        for i in range(100):
+            with pytest.raises(Doom), Group(parent, limit=3, all_errors=False) as group:
+                group.go(nothing)
+                group.go(fail, Doom())
+            with Group(parent) as group:
+                group.go(nothing)
+                group.try_go(gort.goexit)
+            flights.do(i, object)
+            flights.do_chan(i, object).recv()
+            with pytest.raises(Doom):
+                flights.do(i, lambda: fail(Doom()))
+            limiter.wait(timeout=1)
+            limiter.reserve().cancel()
+
+    work()
+    gc.collect()
+    before = sys.getallocatedblocks()
+    work()
+    work()
+    gc.collect()
+    assert sys.getallocatedblocks() - before < 500
+    cancel()
 
 
 def test_threads_and_goroutines_use_one_group() -> None:

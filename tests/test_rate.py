@@ -410,18 +410,19 @@ def test_wait_waits_until_the_tokens_are_there(where: Any) -> None:
     assert where(body) >= 0.0199
 
 
-def test_those_who_wait_come_in_the_order_of_their_calls() -> None:
-    limiter, order = Limiter(500, 1), []
-    limiter.wait()
-
-    def body(i: int) -> None:
-        limiter.wait()
-        order.append(i)
-
-    gs = [park(body, i) for i in range(10)]
+def test_those_who_wait_are_served_one_behind_the_other() -> None:
+    limiter = Limiter(every(3600), 2)
+    limiter.wait(2)
+    gs, ahead = [], 0
+    for n in (2, 1, 2):
+        gs.append(park(limiter.wait, n))
+        ahead += n
+        r = limiter.reserve()
+        assert r.delay == pytest.approx((ahead + 1) * 3600, abs=300)
+        r.cancel()
     for g in gs:
+        g.kill()
         g.join()
-    assert order == list(range(10))
 
 
 def test_waiting_for_more_than_the_burst_raises_value_error_and_takes_nothing() -> None:

@@ -70,8 +70,8 @@ def test_try_acquire() -> None:
 def test_acquire_with_a_deadline() -> None:
     sem = Semaphore(2)
 
-    def attempt() -> bool:
-        with context.timeout(0.005) as ctx:
+    def attempt(seconds: float) -> bool:
+        with context.timeout(seconds) as ctx:
             try:
                 sem.acquire(ctx=ctx)
             except context.DeadlineExceeded:
@@ -79,11 +79,11 @@ def test_acquire_with_a_deadline() -> None:
             return True
 
     sem.acquire()
-    tries = [attempt(), attempt()]
+    tries = [attempt(60), attempt(0.002)]
     sem.release(2)
-    tries.append(attempt())
+    tries.append(attempt(60))
     sem.acquire()
-    tries.append(attempt())
+    tries.append(attempt(0.002))
     assert tries == [True, False, True, False]
 
 
@@ -131,8 +131,10 @@ def test_a_waiter_at_the_head_that_gives_up_lets_the_others_through(how: str) ->
     sem = Semaphore(10)
     sem.acquire(1)
     ctx, cancel = context.with_cancel(context.background())
-    writer = park(lambda: sem.acquire(10, timeout=0.005 if how == "timeout" else None, ctx=ctx))
-    readers = [park(sem.acquire, n) for n in (1, 8)]
+    writer = gort.go(lambda: sem.acquire(10, timeout=0.05 if how == "timeout" else None, ctx=ctx))
+    settle(writer)
+    readers = [gort.go(sem.acquire, n) for n in (1, 8)]
+    settle(*readers)  # they wait, unless the timeout was quicker
     behind = park(sem.acquire, 1)
     assert not sem.try_acquire()
     if how == "kill":

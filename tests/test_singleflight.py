@@ -326,11 +326,9 @@ def test_the_end_of_run_leaves_a_group_as_new() -> None:
 
 def test_a_waiter_that_gives_up_leaves_the_call_alone() -> None:
     flights, ctx = Flights(), HandMadeContext()
-    killed, timed, ended = (
-        park(flights.group.do, "key", never),
-        park(flights.group.do, "key", never, 0.001),
-        park(lambda: flights.group.do("key", never, ctx=ctx)),
-    )
+    timed = gort.go(flights.group.do, "key", never, 0.001)
+    killed = park(flights.group.do, "key", never)
+    ended = park(lambda: flights.group.do("key", never, ctx=ctx))
     killed.kill()
     ctx.end(ZeroDivisionError())
     assert killed.join() is None
@@ -359,8 +357,8 @@ def test_a_timeout_is_for_the_wait_and_not_for_ones_own_call() -> None:
 
 def test_a_timeout_counts_from_the_call_though_leaders_die() -> None:
     flights = Flights()
-    g = park(flights.group.do, "key", never, 0.05)
     start = gort.time.now()
+    g = gort.go(flights.group.do, "key", never, 0.05)
     spin_until(lambda: gort.time.now() - start > 0.01)
     # another leader takes the place of the first before the waiter runs again
     flights.group.forget("key")

@@ -22,6 +22,9 @@ cdef class Flight(Owner):
     cdef object fn, ch              # of do_chan(): what its goroutine calls, where the result goes
     cdef list others                # (fn, channel) of each do_chan() that came later
 
+    def __init__(self):
+        raise TypeError("a Flight is made by Group.do() and Group.do_chan()")
+
     cdef bint failed(self, Failure f) noexcept:
         f.seen = True               # there was no memory for the goroutine
         self.exc = f.exc
@@ -40,6 +43,8 @@ cdef class Flight(Owner):
     def run(self):
         """The goroutine of do_chan()."""
         fn, self.fn = self.fn, None
+        if fn is None:
+            raise RuntimeError("it runs once, in the goroutine of do_chan()")
         try:
             self.value = fn()
         except BaseException as e:
