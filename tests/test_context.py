@@ -641,7 +641,11 @@ def test_trees_that_threads_and_goroutines_change_at_once() -> None:
 
 @pytest.mark.parametrize("i", range(4))
 def test_a_cancelled_context_goes_at_once(i: int) -> None:
-    ctx, cancel = derived(background())[i]
+    four = derived(background())
+    ctx, cancel = four.pop(i)
+    for _, other in four:
+        other()  # a timer that runs on would be hope for the deadlocks of later tests
+    del four, _, other
     ref = weakref.ref(ctx)
     gc.disable()
     try:
