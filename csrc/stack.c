@@ -93,7 +93,7 @@ static char *slab_slot(struct stackpool *sp) /* sp->lock held */
         size_t n = i < s->slots - i ? i : s->slots - i;
         if (n > OS_GUARDS) n = OS_GUARDS;
         if (n < 1) n = 1;
-        if (os_guard(slot, sp->size, n) != 0 && (n == 1 || os_guard(slot, sp->size, n = 1) != 0)) return NULL;
+        if (os_guard(slot, sp->size, n) != 0) return NULL;
         s->guarded += n;
     }
     atomic_store_explicit(&s->used, i + 1, memory_order_release);

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from pathlib import Path as _Path
 
-from gort import atomic, context, native, sync, time
+from gort import atomic, context, errgroup, native, rate, singleflight, sync, time
 from gort._core._runtime import (
     NIL,
     Chan,
@@ -55,6 +55,7 @@ __all__ = [
     "blocking",
     "context",
     "current",
+    "errgroup",
     "excepthook",
     "get_include",
     "go",
@@ -65,8 +66,10 @@ __all__ = [
     "native",
     "num_cpu",
     "num_goroutine",
+    "rate",
     "run",
     "select",
+    "singleflight",
     "sleep",
     "stack",
     "sync",

@@ -4,9 +4,9 @@ Nothing here sleeps to synchronise. On a GIL build goroutines are switched only
 at gort's calls, so `settle` (let others run until these wait or are done) makes
 an interleaving certain; `PATIENCE` only bounds how long a broken build hangs.
 
-`OPERATIONS` is the table of everything in `gort`, `gort.sync` and `gort.time`
-that can wait. Kill, timeout, context, deadlock, wait reasons and plain threads
-are each tested over the whole table (test_waiting.py).
+`OPERATIONS` is the table of everything in gort that can wait. Kill, timeout,
+context, deadlock, wait reasons and plain threads are each tested over the whole
+table (test_waiting.py).
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ from typing import Any
 import pytest
 
 import gort
+import gort.errgroup
+import gort.rate
+import gort.singleflight
 import gort.sync
 import gort.time
 
@@ -445,6 +448,53 @@ def _join() -> Wait:
     return Wait(target.join, gate.close, untouched)
 
 
+def _singleflight() -> Wait:
+    group: gort.singleflight.Group[str, int] = gort.singleflight.Group()
+    gate = gort.Chan[int]()
+    leader = park(group.do, "key", gate.recv)
+
+    def untouched() -> None:
+        gate.send(7)
+        assert leader.join() == (7, False)
+
+    return Wait(lambda **kw: group.do("key", lambda: 8, **kw), lambda: gate.send(7), untouched)
+
+
+def _rate() -> Wait:
+    limiter = gort.rate.Limiter(1e-6, 1)
+    limiter.wait()
+
+    def untouched() -> None:
+        assert limiter.tokens() > -0.1
+
+    return Wait(limiter.wait, None, untouched)
+
+
+def _errgroup() -> Wait:
+    group, gate = gort.errgroup.Group(), gort.Chan()
+    group.go(gate.recv)
+
+    def untouched() -> None:
+        assert group.ctx.err() is None
+        gate.send(7)
+        group.wait()
+
+    return Wait(group.wait, lambda: gate.send(7), untouched)
+
+
+def _errgroup_limit() -> Wait:
+    group, gate = gort.errgroup.Group(limit=1), gort.Chan()
+    group.go(gate.recv)
+
+    def untouched() -> None:
+        gate.send(7)
+        group.wait()
+        assert group.try_go(_nothing)
+        group.wait()
+
+    return Wait(lambda: group.go(_nothing), lambda: gate.send(7), untouched)
+
+
 OPERATIONS = [
     Operation("chan-recv", _recv, "chan receive"),
     Operation("chan-recv-typed", _recv_typed, "chan receive"),
@@ -472,6 +522,10 @@ OPERATIONS = [
     Operation("semaphore", _semaphore),
     Operation("semaphore-oversize", _semaphore_oversize),
     Operation("join", _join),
+    Operation("singleflight", _singleflight, "sync.WaitGroup.Wait"),
+    Operation("rate", _rate, "sleep", timed=False, hope=True),  # its timeout does not wait
+    Operation("errgroup", _errgroup, "sync.WaitGroup.Wait"),
+    Operation("errgroup-limit", _errgroup_limit, timed=False),
 ]
 
 
@@ -485,4 +539,4 @@ def operations(**wanted: bool) -> list[Any]:
     return [pytest.param(op, id=op.name) for op in OPERATIONS if fits(op)]
 
 
-_FOR_EVER = {"select-nothing", "select-nil", "nil-recv", "nil-send", "sleep", "semaphore-oversize"}
+_FOR_EVER = {"select-nothing", "select-nil", "nil-recv", "nil-send", "sleep", "semaphore-oversize", "rate"}

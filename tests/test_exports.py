@@ -11,7 +11,10 @@ import pytest
 import gort
 import gort.atomic
 import gort.context
+import gort.errgroup
 import gort.native
+import gort.rate
+import gort.singleflight
 import gort.sync
 import gort.time
 
@@ -25,6 +28,9 @@ NAMES = {
         with_timeout with_value without_cancel after_func cause current use timeout cancelable go""",
     gort.time: "sleep after tick Timer Ticker after_func now",
     gort.native: "go NativeGoroutine lib_path",
+    gort.errgroup: "Group",
+    gort.singleflight: "Group Result",
+    gort.rate: "Limiter Reservation Sometimes every",
 }
 
 METHODS = {
@@ -46,6 +52,12 @@ METHODS = {
     gort.time.Timer: "c stop reset",
     gort.time.Ticker: "c stop reset",
     gort.native.NativeGoroutine: "join done id",
+    gort.errgroup.Group: "go try_go wait ctx limit set_limit all_errors __enter__ __exit__",
+    gort.singleflight.Group: "do do_chan forget",
+    gort.singleflight.Result: "value err shared",
+    gort.rate.Limiter: "allow wait reserve tokens limit burst set_limit set_burst",
+    gort.rate.Reservation: "ok delay delay_from cancel cancel_at",
+    gort.rate.Sometimes: "do",
 }
 
 

@@ -12,7 +12,7 @@ from traceback import StackSummary
 from typing import Any, assert_type
 
 import gort
-from gort import atomic, context, native, sync, time
+from gort import atomic, context, errgroup, native, rate, singleflight, sync, time
 
 
 def area(width: int, height: float, *, unit: str = "m") -> str:
@@ -177,6 +177,50 @@ def locks() -> None:
     assert_type(sync.once_func(lambda: 1)(), None)
     with sync.Semaphore(2) as semaphore:
         assert_type(semaphore.try_acquire(2), bool)
+
+
+def groups(parent: context.Context) -> None:
+    with errgroup.Group(parent, limit=3) as group:
+        assert_type(group, errgroup.Group)
+        assert_type(group.go(area, 2, height=1.5), None)
+        assert_type(group.try_go(area, 2, 1.5, unit="cm"), bool)
+        group.go(area, "2", 1.5)  # type: ignore[arg-type]
+        group.try_go(area, 2)  # type: ignore[call-arg]
+        assert_type(group.ctx, context.Context)
+        assert_type(group.limit, int | None)
+    errgroup.Group(Context())  # type: ignore[arg-type]
+    errgroup.Group(limit=1.5)  # type: ignore[arg-type]
+    errgroup.Group(parent, 3, True)  # type: ignore[call-arg]
+    group.wait(timeout=1, ctx=Context())
+
+
+def flights() -> None:
+    pages = singleflight.Group[str, bytes]()
+    assert_type(pages.do("a", lambda: b""), tuple[bytes, bool])
+    pages.do("a", lambda: b"", 1.5, ctx=Context())
+    pages.do("a", lambda: "")  # type: ignore[arg-type, return-value]
+    pages.do(1, lambda: b"")  # type: ignore[arg-type]
+    ch = pages.do_chan("a", lambda: b"")
+    assert_type(ch, gort.Chan[singleflight.Result[bytes]])
+    value, err, shared = ch.recv()
+    assert_type((err, shared), tuple[BaseException | None, bool])
+    assert_type(ch.recv().value, bytes | Any)
+    del value
+
+
+def limiters() -> None:
+    limiter = rate.Limiter(rate.every(0.1), burst=5)
+    assert_type(limiter.allow(2, at=time.now()), bool)
+    limiter.wait(1, Context(), timeout=2)
+    reservation = limiter.reserve(at=1)
+    assert_type(reservation, rate.Reservation)
+    assert_type((reservation.ok, reservation.delay), tuple[bool, float])
+    reservation.ok = False  # type: ignore[misc]
+    reservation.cancel_at("now")  # type: ignore[arg-type]
+    limiter.limit = 3  # type: ignore[misc]
+    limiter.allow(0.5)  # type: ignore[arg-type]
+    rate.Sometimes(first=3, interval=2.5).do(lambda: None)
+    rate.Sometimes(3)  # type: ignore[call-arg]
 
 
 def containers() -> None:

@@ -12,7 +12,7 @@ docstring; a parked goroutine may be resumed by another OS thread.
 """
 cimport cython
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
-from cpython.object cimport PyObject
+from cpython.object cimport PyObject, PyTypeObject
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
 from libc.string cimport memset
 from gort._core.runtime cimport *
@@ -31,6 +31,9 @@ include "atomic.pxi"
 include "time.pxi"
 include "context.pxi"
 include "native.pxi"
+include "rate.pxi"
+include "singleflight.pxi"
+include "errgroup.pxi"
 include "life.pxi"
 
 _start_runtime()

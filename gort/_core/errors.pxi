@@ -45,3 +45,16 @@ cdef int raise_wait(int code, object ctx) except -1:
     if code == GORT_ENOMEM:
         raise MemoryError("gort: no memory for a wait")
     raise SystemError(f"gort: unexpected result {code} of a wait")
+
+
+cdef extern from *:
+    """
+    /* Raise `e` as it was raised elsewhere: with that traceback, which so does
+     * not grow from one raise to the next, and with the context it has. */
+    static int gort_raise_again(PyObject *e, PyObject *tb)
+    {
+        PyErr_Restore(Py_NewRef((PyObject *)Py_TYPE(e)), Py_NewRef(e), tb == Py_None ? NULL : Py_NewRef(tb));
+        return -1;
+    }
+    """
+    int raise_again "gort_raise_again"(object e, object tb) except -1

@@ -55,7 +55,7 @@ cdef class Failure:
     (handle, exception, frame), and handles without a failure need none.
     """
     cdef uint64_t id
-    cdef object name, exc
+    cdef object name, exc, tb
     cdef bint seen
     cdef object __weakref__
 
@@ -63,6 +63,22 @@ cdef class Failure:
         if not self.seen:
             self.seen = True
             report_unseen(self)
+
+
+cdef class Owner:
+    """What counts goroutines until they end, be it before they began: a WaitGroup, an errgroup, a Flight."""
+    cdef gort_wg w
+
+    def __cinit__(self):
+        self.w.bubble = fake_bubble() != 0
+
+    cdef bint failed(self, Failure f) noexcept:
+        """One ended in an exception; whether that is taken care of."""
+        return False
+
+    cdef void ended(self) noexcept:
+        """One has ended."""
+        wg_add(&self.w, -1)
 
 
 @cython.freelist(1024)
@@ -75,7 +91,7 @@ cdef class Goroutine:
     cdef object args                # a tuple, (tuple, dict), or None; until it starts
     cdef object value               # the result, or a Failure
     cdef object _name               # as assigned
-    cdef PyObject *wg               # the WaitGroup that counts it; a reference
+    cdef PyObject *owner            # the Owner that counts it; a reference
     cdef gort_notify joiners        # GIL
     cdef bint _done
     cdef object __weakref__
@@ -147,7 +163,7 @@ cdef class Goroutine:
                     raise_wait(r, ctx)
         if type(self.value) is Failure:
             (<Failure>self.value).seen = True
-            raise (<Failure>self.value).exc
+            raise_again((<Failure>self.value).exc, (<Failure>self.value).tb)
         return self.value
 
     def kill(self):
@@ -251,29 +267,34 @@ cdef int install_hooks() except -1:
 
 cdef void fail(Goroutine self, object e) noexcept:
     cdef Failure f
-    if isinstance(e, KeyboardInterrupt):
+    if isinstance(e, GoroutineExit):
+        return
+    if isinstance(e, KeyboardInterrupt) and (self.owner == NULL or type(<object>self.owner) is WaitGroup):
         interrupt_main(e)
-    elif not isinstance(e, GoroutineExit):
-        f = Failure.__new__(Failure)
-        f.id = self.node.id
-        f.exc = e
-        try:
-            f.name = self.name
-        except BaseException:
-            f.name = "?"
-        self.value = f
-        if self.wg != NULL or Py_REFCNT(<PyObject *>self) <= 2:
-            # ours and the runtime's reference: nobody else will ever ask
-            if not caught(self, f):
-                f.seen = True
-                call_excepthook(self, e)
-        elif not caught(self, f):
-            unseen.add(f)
+        return
+    f = Failure.__new__(Failure)
+    f.id = self.node.id
+    f.exc = e
+    f.tb = e.__traceback__
+    try:
+        f.name = self.name
+    except BaseException:
+        f.name = "?"
+    self.value = f
+    # without an owner, and with ours and the runtime's reference alone, nobody will ever ask
+    cdef bint kept = (<Owner>self.owner).failed(f) if self.owner != NULL else Py_REFCNT(<PyObject *>self) > 2
+    if caught(self, f):
+        return
+    if kept:
+        unseen.add(f)
+    else:
+        f.seen = True
+        call_excepthook(self, e)
 
 
 cdef void finish(Goroutine self) noexcept:
     """What is known of the end is set: tell everybody."""
-    cdef PyObject *wg = self.wg
+    cdef PyObject *owner = self.owner
     try:
         self.what = name_of(self.what)
     except BaseException:
@@ -282,10 +303,10 @@ cdef void finish(Goroutine self) noexcept:
     if self.g != NULL:
         self.g.handle = NULL
         self.g = NULL
-    if wg != NULL:
-        self.wg = NULL
-        wg_add(&(<WaitGroup>wg).w, -1)
-        Py_DECREF(<object>wg)
+    if owner != NULL:
+        self.owner = NULL
+        (<Owner>owner).ended()
+        Py_DECREF(<object>owner)
     if self.joiners.q.first != NULL:
         notify_wake_last(&self.joiners)
     Py_DECREF(self)  # the runtime's
@@ -340,7 +361,7 @@ cdef class KwArgs:
     cdef dict d
 
 
-cdef Goroutine spawn(object fn, object args, object kwargs, WaitGroup wg, gort_bubble *bubble=NULL, bint system=False):
+cdef Goroutine spawn(object fn, object args, object kwargs, Owner owner, gort_bubble *bubble=NULL, bint system=False):
     if not callable(fn):
         raise TypeError(f"go() needs a callable, not {fn!r}")
     cdef Goroutine self = Goroutine.__new__(Goroutine)
@@ -353,9 +374,9 @@ cdef Goroutine spawn(object fn, object args, object kwargs, WaitGroup wg, gort_b
         args = (args or ()) + (kw,)
     self.what = fn
     self.args = args
-    if wg is not None:
-        self.wg = <PyObject *>wg
-        Py_INCREF(wg)
+    if owner is not None:
+        self.owner = <PyObject *>owner
+        Py_INCREF(owner)
     self.node.fn = g_main
     self.node.failed = not_started
     self.node.arg = self.node.handle = <void *>self

@@ -176,13 +176,9 @@ cdef class RWLocker:
 
 
 @cython.final
-cdef class WaitGroup:
+cdef class WaitGroup(Owner):
     """Waits for a number of goroutines to end. Source: Go's sync/waitgroup.go."""
-    cdef gort_wg w
     cdef object __weakref__
-
-    def __cinit__(self):
-        self.w.bubble = fake_bubble() != 0
 
     def add(self, n=1):
         """Change the counter by `n`; RuntimeError, and no change, if it went below zero."""
@@ -232,6 +228,9 @@ cdef class Once:
     cdef bint finished
     cdef object __weakref__
 
+    def __cinit__(self):
+        self.m.bubble = fake_bubble() != 0
+
     def do(self, fn, /):
         """Call `fn()` if this is the first call; return when the first call is over. Parks.
 
@@ -255,7 +254,11 @@ cdef class Once:
 
 
 def once_func(fn, /):
-    """A function that calls `fn()` once; each call raises what that call raised. Source: Go's sync/oncefunc.go."""
+    """A function that calls `fn()` once; each call raises what that call raised. Source: Go's sync/oncefunc.go.
+
+    But GoroutineExit, KeyboardInterrupt and their like are for the first caller
+    alone; the others get RuntimeError.
+    """
     value = once_value(fn)
 
     def once():
@@ -264,24 +267,28 @@ def once_func(fn, /):
 
 
 def once_value(fn, /):
-    """A function that calls `fn()` once and returns its value, or raises what it raised, each time."""
+    """A function that calls `fn()` once and returns its value, or raises what it raised, each time; see `once_func()`."""
     if not callable(fn):
         raise TypeError(f"once_value() needs a callable, not {fn!r}")
     once = Once()
-    result = error = None
+    result = error = tb = None
 
     def call():
-        nonlocal result, error, fn
+        nonlocal result, error, tb, fn
         try:
             result = fn()
+        except Exception as e:
+            error, tb = e, e.__traceback__
         except BaseException as e:
-            error = e
-        fn = None
+            error = RuntimeError(f"there is no value, for the function was ended by {e!r}")
+            raise
+        finally:
+            fn = None
 
     def value():
         once.do(call)
         if error is not None:
-            raise error
+            raise_again(error, tb)
         return result
     return value
 
@@ -405,14 +412,18 @@ cdef class Semaphore:
         """Take `n`; waits until they are free. TimeoutError after `timeout` seconds. Parks.
 
         More than the size waits for its timeout or context, and holds up nobody.
+        A context that has ended raises its error even if `n` are free, as in Go.
         """
         point(b"Semaphore.acquire")
         cdef waitopt o
         cdef int r, may
         cdef int64_t k = weight(n, "n")
-        if sema_acquire(&self.s, k, False, &FOREVER) == GORT_OK:
+        if ctx is None and sema_acquire(&self.s, k, False, &FOREVER) == GORT_OK:
             return
         may = wait_options(&o, timeout, ctx)
+        error = None if ctx is None else to_raise(ctx)
+        if error is not None:
+            raise error
         while True:
             r = sema_acquire(&self.s, k, may, &o)
             if r == GORT_OK:
@@ -503,6 +514,7 @@ cdef class Map:
 
     def __cinit__(self):
         self.d = {}
+        self.m.bubble = fake_bubble() != 0
 
     @classmethod
     def __class_getitem__(cls, item):
