@@ -232,6 +232,9 @@ cdef class Once:
     cdef bint finished
     cdef object __weakref__
 
+    def __cinit__(self):
+        self.m.bubble = fake_bubble() != 0
+
     def do(self, fn, /):
         """Call `fn()` if this is the first call; return when the first call is over. Parks.
 
@@ -496,6 +499,7 @@ cdef class Map:
 
     def __cinit__(self):
         self.d = {}
+        self.m.bubble = fake_bubble() != 0
 
     @classmethod
     def __class_getitem__(cls, item):
