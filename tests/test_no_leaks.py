@@ -45,7 +45,7 @@ def test_leak_is_reported_with_its_stack(gate: gort.Chan[None]) -> None:
 
 
 def test_each_leak_is_reported(gate: gort.Chan[None]) -> None:
-    with pytest.raises(LeakError, match="^3 goroutines are left") as caught, no_leaks():
+    with pytest.raises(LeakError, match=r"^3 goroutines are left") as caught, no_leaks():
         gs = [gort.go(waiter, gate) for _ in range(3)]
     assert caught.value.goroutines == gs
 

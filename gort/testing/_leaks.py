@@ -8,7 +8,7 @@ from gort._core._runtime import Goroutine, _dump, _goroutines, current, gosched,
 
 __all__ = ["LeakError", "no_leaks"]
 
-ROUNDS = 1000  # how often others may run before one that is never done counts as left
+ROUNDS = 1000  # and 100 for each: how often others may run before one that is never done counts as left
 
 
 class LeakError(AssertionError):
@@ -32,7 +32,7 @@ def left_since(before: Collection[int]) -> list[Goroutine[Any]]:
 
 def settle(before: Collection[int], grace: float = 0.0) -> None:
     """Let those not among `before` run until all that are left wait, and for `grace` seconds more. Parks."""
-    for _ in range(ROUNDS):
+    for _ in range(ROUNDS + 100 * len(left_since(before))):
         if all(h.state in ("waiting", "syscall") for h in left_since(before)):
             break
         if current() is None:
@@ -44,10 +44,15 @@ def settle(before: Collection[int], grace: float = 0.0) -> None:
         sleep(min(0.001, grace))
 
 
+def dumps(goroutines: list[Goroutine[Any]]) -> str:
+    """Their stacks in Go's form."""
+    return "\n".join(_dump(h) for h in goroutines)
+
+
 def describe(left: list[Goroutine[Any]]) -> str:
     """How many, and their dumps in Go's form."""
     what = "1 goroutine is" if len(left) == 1 else f"{len(left)} goroutines are"
-    return f"{what} left:\n\n" + "\n".join(_dump(h) for h in left)
+    return f"{what} left:\n\n{dumps(left)}"
 
 
 @contextmanager
