@@ -1012,26 +1012,30 @@ def test_kill_of_one_that_runs_in_a_bubble_unwinds_the_bubble() -> None:
 def test_kills_while_the_clock_runs() -> None:
     """From outside, at any moment: whoever is hit ends, the clock of the others is right."""
     stop = gort.atomic.Bool(False)
-    victims: deque[Any] = deque()
+    victims: deque[tuple[Any, gort.Chan[None]]] = deque()
 
     def killer() -> None:
         while not stop.load():
             while victims:
-                victims.popleft().kill()
+                g, killed = victims.popleft()
+                g.kill()
+                killed.send(None)
             gort.gosched()
 
-    def body() -> None:
+    def body(killed: gort.Chan[None]) -> None:
         for i in range(200):
             g = gort.go(gort.Chan().recv)
-            victims.append(g)
+            victims.append((g, killed))
             sleep(1)
+            killed.recv()  # the killer is outside: else it might be taken for a deadlock
             g.join()
             assert now() == i + 1.0
 
     k = gort.go(killer)
-    t = in_thread(lambda: synctest.run(body))
+    outside = gort.Chan[None](1), gort.Chan[None](1)
+    t = in_thread(lambda: synctest.run(lambda: body(outside[0])))
+    synctest.run(lambda: body(outside[1]))
     t.join()
-    synctest.run(body)
     stop.store(True)
     k.join()
 
