@@ -99,6 +99,7 @@ setup(
     # visualize/ needs nothing of the runtime and so lives apart; gort/visualize
     # is to be a symlink to it, as gort/include/gort.h is one to the C header.
     packages=find_packages(include=["gort", "gort.*"]),
+    py_modules=["gort_pytest"],
     # Said explicitly, so that an editable install is a line in a .pth file: Cython
     # finds `cimport gort` only on sys.path.
     package_dir={"": "."},

@@ -150,12 +150,15 @@ void bubble_commit_park(G *prev)
 int bubble_wait_idle(gort_bubble *b, const waitopt *o)
 {
     sudog s;
-    gmutex_lock(&b->lock);
-    if (atomic_load(&b->running) == 0) {
-        gmutex_unlock(&b->lock);
-        return GORT_OK;
+    for (;;) { /* until it runs again an outsider may have woken one of them, by kill() */
+        gmutex_lock(&b->lock);
+        if (atomic_load(&b->running) == 0) {
+            gmutex_unlock(&b->lock);
+            return GORT_OK;
+        }
+        int code = wait_on(&b->root_q, &s, getg_waiter(o->python), &b->lock, true, R_BUBBLE_ROOT, o, false);
+        if (code != WC_OK) return wait_error(code);
     }
-    return wait_error(wait_on(&b->root_q, &s, getg_waiter(o->python), &b->lock, true, R_BUBBLE_ROOT, o, false));
 }
 
 /* All members but the caller are durably blocked when it returns. */
@@ -185,7 +188,7 @@ bool bubble_wake_waiter(gort_bubble *b)
 bool bubble_advance(gort_bubble *b)
 {
     int64_t next = atomic_load(&b->tm.next);
-    if (next == GORT_FOREVER) return false;
+    if (next >= GORT_FOREVER - 1) return false; /* or one that is never due */
     if (next > b->now) atomic_store(&b->now, next);
     timers_run(&b->tm, b->now);
     return true;

@@ -154,7 +154,10 @@ int64_t timers_run(timers *tm, int64_t now)
                 atomic_store_explicit(&((gort_chan *)t->arg)->tfiring, t->seq + 1, memory_order_relaxed);
             }
             if (t->period > 0) { /* next time in step, but not in the past */
-                tm->heap[0].when += t->period * (1 + (now - tm->heap[0].when) / t->period);
+                int64_t step = t->period * ((now - tm->heap[0].when) / t->period);
+                tm->heap[0].when += step; /* <= now */
+                if (__builtin_add_overflow(tm->heap[0].when, t->period, &tm->heap[0].when))
+                    tm->heap[0].when = GORT_FOREVER - 1;
                 sift_down(tm, 0, atomic_load_explicit(&tm->n, memory_order_relaxed));
                 mirror(tm, atomic_load_explicit(&tm->n, memory_order_relaxed));
             } else {

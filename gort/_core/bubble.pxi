@@ -129,11 +129,12 @@ cdef class Bubble:
                 found.append((h, (<Failure>f).exc))
         return found
 
-    def drive(self, Goroutine main not None, bint frozen=True):
+    def drive(self, Goroutine main not None, bint frozen=True, int64_t jumps=0x7FFFFFFFFFFFFFFF):
         """Be its clock until all its goroutines have ended; True if they have. Parks.
 
-        False: they are blocked for ever, or its limit of steps is reached. With
-        `frozen` the clock stops once `main` has ended, as in Go.
+        False: they are blocked for ever, or its limit of steps is reached, or the
+        clock has gone on `jumps` times. With `frozen` the clock stops once `main`
+        has ended, as in Go.
         """
         cdef waitopt o
         cdef int r
@@ -147,9 +148,12 @@ cdef class Bubble:
                 return True
             elif self.overrun:
                 return False
-            elif not bubble_wake_waiter(self.b) and ((frozen and main._done) or not bubble_advance(self.b)):
+            elif bubble_wake_waiter(self.b):
+                continue
+            elif jumps <= 0 or (frozen and main._done) or not bubble_advance(self.b):
                 self.idle = True
                 return False
+            jumps -= 1
 
     def unwind(self, Goroutine main not None):
         """End what lives in it by GoroutineExit, and see to it until all have ended. Parks.
@@ -162,7 +166,7 @@ cdef class Bubble:
             for h in self.members():
                 (<Goroutine>h).kill()
             try:
-                if self.drive(main, False):
+                if self.drive(main, False, 1000):
                     break
             except (GoroutineExit, KeyboardInterrupt) as e:
                 put_off = e

@@ -129,6 +129,11 @@ cdef class Goroutine:
         return self._done
 
     @property
+    def _failed(self):
+        """Whether it has ended in an exception (other than GoroutineExit)."""
+        return type(self.value) is Failure
+
+    @property
     def state(self):
         """"runnable", "running", "waiting", "syscall" or "dead"."""
         if self.g == NULL:
@@ -621,6 +626,16 @@ cdef str dump_one(Goroutine h, bint waiting=False):
         lines.append(f"{f.name}(...)")
         lines.append(f"\t{f.filename}:{f.lineno}")
     return "\n".join(lines) + "\n"
+
+
+def _goroutines():
+    """Handles of all living goroutines but the runtime's own, by id; the main one is the first."""
+    return goroutines()
+
+
+def _dump(Goroutine h not None):
+    """Its dump in Go's form."""
+    return dump_one(h)
 
 
 def stack(all=False):

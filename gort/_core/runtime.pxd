@@ -183,6 +183,7 @@ cdef extern from "runtime.h" nogil:
 
 cdef extern from "runtime.h": # they call back with the GIL held
     bint bubble_advance(gort_bubble *b)
+    int64_t timers_run(timers *tm, int64_t now)
     void sched_each_fresh(Dom *d, void (*fn)(void *, void *) noexcept, void *arg)
     void stack_each(stackpool *sp, bint (*fn)(G *, void *) noexcept, void *arg)
 

@@ -71,6 +71,13 @@ cdef _TimerChan timer_chan(double seconds, double period):
     return ch
 
 
+cdef inline int64_t after_now(int64_t now, double seconds) noexcept:
+    """A time for a timer; GORT_FOREVER - 1 is never."""
+    if seconds >= MAX_SECONDS or <int64_t>(seconds * 1e9) >= GORT_FOREVER - now:
+        return GORT_FOREVER - 1
+    return now + <int64_t>(seconds * 1e9)
+
+
 cdef int check_bubble(uint64_t id, object what) except -1:
     """The caller is in the bubble of this id; 0 is anybody's."""
     if id and bubble_foreign(id):
@@ -80,11 +87,12 @@ cdef int check_bubble(uint64_t id, object what) except -1:
 
 cdef int start_timer(timer *t, double seconds, bint real) except -1:
     """On the caller's clock, or on the real one."""
-    cdef int64_t when = GORT_FOREVER - 1
-    if seconds < MAX_SECONDS:
-        when = (gort_now_ns() if real else gort_clock_ns()) + <int64_t>(seconds * 1e9)
-    if timer_add(t, timer_home(real), when) != 0:
+    cdef int64_t now = gort_now_ns() if real else gort_clock_ns()
+    cdef timers *tm = timer_home(real)
+    if timer_add(t, tm, after_now(now, seconds)) != 0:
         raise MemoryError("gort: no memory for a timer")
+    if not real:
+        timers_run(tm, now)  # due already: a fake clock need not stand still first
     return 0
 
 

@@ -28,9 +28,10 @@ cdef double to_seconds(object value, str name) except? -1.0:
 
 
 cdef int64_t deadline_after(double seconds) noexcept:
-    if seconds >= MAX_SECONDS:
-        return GORT_FOREVER
-    return gort_clock_ns() + <int64_t>(seconds * 1e9)
+    cdef int64_t now = gort_clock_ns()
+    if seconds >= MAX_SECONDS or <int64_t>(seconds * 1e9) >= GORT_FOREVER - now:
+        return GORT_FOREVER  # a fake clock may stand anywhere
+    return now + <int64_t>(seconds * 1e9)
 
 
 cdef int wait_options(waitopt *o, object timeout, object ctx) except -1:

@@ -7,7 +7,6 @@ does it for each test.
 """
 
 from gort.testing import synctest
-from gort.testing._explore import ExploreError, Failure, explore, replay
 from gort.testing._leaks import LeakError, no_leaks
 
-__all__ = ["ExploreError", "Failure", "LeakError", "explore", "no_leaks", "replay", "synctest"]
+__all__ = ["LeakError", "no_leaks", "synctest"]

@@ -41,7 +41,7 @@ def run(fn: Callable[[], T], /) -> T:
     main = bubble.go(fn)
     try:
         # When fn has raised, those it left behind are not the news.
-        if not bubble.drive(main) and not (main.done and main.failed):
+        if not bubble.drive(main) and not (main.done and main._failed):
             what = (
                 "main bubble goroutine has exited but blocked goroutines remain"
                 if main.done
