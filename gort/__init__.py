@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from pathlib import Path as _Path
 
-from gort import atomic, context, native, sync, time
+from gort import atomic, context, errors, native, sync, time
 from gort._core._runtime import (
     NIL,
     Chan,
@@ -55,6 +55,7 @@ __all__ = [
     "blocking",
     "context",
     "current",
+    "errors",
     "excepthook",
     "get_include",
     "go",
