@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from pathlib import Path as _Path
 
-from gort import atomic, context, errors, native, sync, time
+from gort import atomic, context, errors, native, patterns, sync, time
 from gort._core._runtime import (
     NIL,
     Chan,
@@ -66,6 +66,7 @@ __all__ = [
     "native",
     "num_cpu",
     "num_goroutine",
+    "patterns",
     "run",
     "select",
     "sleep",
