@@ -102,7 +102,8 @@ class Subscription(Owner[T_co]):
         self._broker._sweep()
 
     def _why(self, timeout: _Seconds | None, ctx: _Context | None) -> BaseException | None:
-        return self._seat.error
+        error = self._seat.error
+        return None if error is None else error.with_traceback(None)
 
     def __repr__(self) -> str:
         return f"<Subscription {'ended' if self.closed else 'open'} {self.policy!r} buffer={self.cap} len={len(self)}>"

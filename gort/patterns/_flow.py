@@ -266,6 +266,8 @@ def _work(crew: Crew, shared: _Ordered[Any, Any]) -> BaseException | None:
 
 def _call_each(crew: Crew, fn: Callable[[Any], object], items: Iterator[Any]) -> None:
     for item in items:
+        if crew.over:
+            return
         fn(item)
 
 
@@ -321,6 +323,8 @@ def _split(crew: Crew, it: Iterator[Any], to_each: bool) -> None:
     outs = crew.outs
     for item in it:
         waiting = outs = [out for out in outs if not out.closed]
+        if not outs:
+            return
         while waiting:
             try:
                 i, _, _ = gort.select(*[(out, item) for out in waiting])

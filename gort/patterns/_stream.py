@@ -130,6 +130,7 @@ class Crew:
         "_over",
         "_settling",
         "_told",
+        "_trace",
         "_unwatch",
         "ctx",
         "error",
@@ -155,6 +156,7 @@ class Crew:
         self._settling = sync.Mutex()
         self._culprit: gort.Goroutine[Any] | None = None  # who failed with `error`
         self._told = False  # somebody has received `error`
+        self._trace: TracebackType | None = None  # of `error`, before anybody has raised it again
         self._unwatch: Callable[[], bool] | None = None
 
     def start(self, *jobs: tuple[Any, ...]) -> list[Stream[Any]]:
@@ -196,6 +198,8 @@ class Crew:
         if self._over.swap(True):
             return False
         self.error = error
+        if error is not None:
+            self._trace = foreign_part(error.__traceback__)
         if kill:
             self.kill()
         for out in self.outs:
@@ -205,6 +209,11 @@ class Crew:
         for stream in self.upstream:
             stream._let_go()
         return True
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended; a body that may run on without a wait has to ask."""
+        return self._over.load()
 
     def kill(self) -> None:
         me = gort.current()
@@ -254,7 +263,7 @@ class Crew:
                 stream.close(timeout, ctx=ctx)
         if deliver:
             self._told = True
-            return self.error
+            return None if self.error is None else self.error.with_traceback(self._trace)
         if self.error is not None and self._culprit is not None and not self._told:
             self._told = True
             unreceived(self._culprit, self.error)
@@ -330,7 +339,7 @@ class Owner(Receiver[T_co]):
         raise NotImplementedError
 
     def _why(self, timeout: _Seconds | None, ctx: _Context | None) -> BaseException | None:
-        """It is closed and drained, and was not given up: the error that ended it, if one did."""
+        """It is closed and drained, and was not given up: the error that ended it, to be raised, or None."""
         raise NotImplementedError
 
     def __iter__(self) -> Iterator[T_co]:
@@ -388,7 +397,7 @@ class Owner(Receiver[T_co]):
     def _ended(self, timeout: _Seconds | None = None, ctx: _Context | None = None) -> None:
         if not self._gone.load() and (error := self._why(timeout, ctx)) is not None:
             try:
-                raise_clean(error)
+                raise error
             finally:
                 del error, self
 

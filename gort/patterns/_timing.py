@@ -112,12 +112,12 @@ def _timed(
 
 
 def _last_ones(crew: Crew, source: gort.Receiver[Any], seconds: float) -> None:
-    while True:
+    while not crew.over:
         value, ok = source.recv_ok()
         if not ok:
             return
         timer = time.Timer(seconds)
-        while True:
+        while not crew.over:
             i, newer, ok = gort.select(source, timer.c)
             if i == 1:  # quiet for long enough
                 i, newer, ok = _select_put(crew, value, source)
@@ -149,6 +149,8 @@ def debounce(source: Iterable[T], seconds: _Seconds, *, ctx: _Parent | None = No
 def _spaced(crew: Crew, source: gort.Receiver[Any], seconds: float) -> None:
     due = -float("inf")
     for value in source:
+        if crew.over:
+            return
         now = time.now()
         if now >= due:
             due = now + seconds
