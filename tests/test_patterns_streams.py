@@ -244,10 +244,11 @@ def test_an_error_nobody_received_is_told(make: Maker, panics: list[Any]) -> Non
     assert {type(e) for _, e in panics} == {Boom}
     panics.clear()
 
-    dropped = make(failing(0))
-    spin_until(lambda: all(s.closed for s in dropped), "the error")
+    s = None  # type: ignore[assignment]
+    closed = make(failing(0))
+    spin_until(lambda: all(s.closed for s in closed), "the error")
     alone()
-    del s, dropped
+    closed = ()
     gc.collect()
     assert {type(e) for _, e in panics} == {Boom}
 
@@ -469,7 +470,8 @@ def test_a_keyboard_interrupt_comes_once() -> None:
 
 
 def test_run_unwinds_streams() -> None:
-    assert output_of("""
+    assert (
+        output_of("""
         import gort
         from gort import patterns
         from itertools import count
@@ -481,7 +483,9 @@ def test_run_unwinds_streams() -> None:
         print(gort.num_goroutine())
         kept = patterns.generate(patterns.map(abs, count(), 3))  # alive at the end of the program
         next(kept)
-    """) == "[0, 0]\n1\n"
+    """)
+        == "[0, 0]\n1\n"
+    )
 
 
 def test_a_deadlock_is_seen_through_streams() -> None:
@@ -703,7 +707,7 @@ def test_merge_gives_each_source_in_its_order(lists: list[list[int]], buffer: in
 
 
 def test_the_first_error_ends_a_merge() -> None:
-    items, error = outcome_of(patterns.merge(gort.NIL, patterns.generate(itertools.count()), failing(2)))
+    _, error = outcome_of(patterns.merge(gort.NIL, patterns.generate(itertools.count()), failing(2)))
     assert isinstance(error, Boom)
     assert gort.num_goroutine() == 1
 
@@ -767,12 +771,15 @@ def test_the_source_of_a_tee_lives_until_the_last_reader_leaves() -> None:
 
 
 def test_or_done_ends_with_a_channel_or_a_context_and_without_an_error() -> None:
-    for end in ("close", "send", "cancel"):
+    for way in ("close", "send", "cancel"):
         ch = gort.Chan[Any](1)
         ctx, cancel = context.with_cancel(context.background())
-        s = patterns.or_done(ctx if end == "cancel" else ch.receiver(), gort.NIL)
+        s = patterns.or_done(ctx if way == "cancel" else ch.receiver(), gort.NIL)
         reader = park(list, s)
-        {"close": ch.close, "send": lambda: ch.send(1), "cancel": cancel}[end]()
+        ends: dict[str, Callable[[], object]] = {
+            "close": ch.close, "send": functools.partial(ch.send, 1), "cancel": cancel,
+        }  # fmt: skip
+        ends[way]()
         assert reader.join() == []
         cancel()
         assert gort.num_goroutine() == 1

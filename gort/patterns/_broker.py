@@ -134,9 +134,7 @@ class Broker(Generic[T]):
         """Whether `close()` was called."""
         return self._closed
 
-    def subscribe(
-        self, *topics: Hashable, buffer: int = 16, policy: Policy = "block"
-    ) -> Subscription[Message[T]]:
+    def subscribe(self, *topics: Hashable, buffer: int = 16, policy: Policy = "block") -> Subscription[Message[T]]:
         """Get what is published from now on to `topics`, or to all if none is named. May park, for a moment.
 
         `buffer` messages may wait for the subscriber. If there is one more:

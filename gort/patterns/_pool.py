@@ -1,7 +1,9 @@
 """A pool that runs tasks, so many at once, and gives a handle for each.
 
 Each task is a goroutine of its own, and a worker is but the right to run: an
-error ends a task, never a worker, and a pool at rest holds no goroutine.
+error ends a task, never a worker, and a pool at rest holds no goroutine. A task
+that finds no worker free waits on a channel of its own, its turn, for one that
+ends to hand it on: in the order of submission, which the scheduler does not keep.
 
 The goroutine keeps its error. Who waits for the pool joins it, though, and so
 takes on to see that the error is not lost: a Task that goes away with an error
@@ -11,6 +13,7 @@ that nobody received tells the excepthook.
 from __future__ import annotations
 
 import weakref
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, TypeVarTuple
 
@@ -38,11 +41,12 @@ Ts = TypeVarTuple("Ts")
 class Task(Generic[T_co]):
     """The handle of what was submitted to a `WorkerPool`."""
 
-    __slots__ = ("__weakref__", "_cancelled", "_g", "_gone", "_returned", "_seen", "_started")
+    __slots__ = ("__weakref__", "_cancelled", "_g", "_gone", "_returned", "_seen", "_started", "_waits")
 
     _g: gort.Goroutine[T_co]
 
     def __init__(self) -> None:
+        self._waits: tuple[WorkerPool, gort.Chan[None]] | None = None  # for its turn
         # _started is set before _cancelled is read, and the other way about: one side sees the other.
         self._started = self._cancelled = False
         self._returned = self._gone = self._seen = False
@@ -82,6 +86,9 @@ class Task(Generic[T_co]):
         self._cancelled = True
         if self._started:
             self._g.kill()
+        elif (waits := self._waits) is not None:
+            pool, turn = waits
+            pool._withdraw(turn)
 
     def __del__(self) -> None:
         g = getattr(self, "_g", None)  # it has none yet if it could not be started
@@ -93,21 +100,27 @@ class Task(Generic[T_co]):
         return f"<Task {self._g.name!r} {how}>"
 
 
-def _run(pool: WorkerPool, task: Task[Any], fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+def _run(
+    pool: WorkerPool, task: Task[Any], turn: gort.Chan[None] | None, fn: Callable[..., Any], args: tuple[Any, ...]
+) -> Any:
     error: BaseException | None = None
+    at_work = turn is None
     try:
+        if turn is not None:
+            _, at_work = turn.recv_ok()
         task._started = True
-        if task._cancelled:
-            return None
-        with pool._workers:
+        if at_work and not task._cancelled:
             result = fn(*args)
             task._returned = True
             return result
+        return None
     except gort.GoroutineExit:
         return None
     except BaseException as e:
         error = e
     finally:
+        task._waits = None
+        pool._hand_on(turn, at_work)
         pool._leave(task)
     try:
         del pool, task, fn, args
@@ -124,11 +137,12 @@ def _cancel(ref: weakref.ref[WorkerPool]) -> None:
 class WorkerPool:
     """Runs what is submitted to it, at most `n` functions at once.
 
-    `queue` is how many more may wait for their turn: none unless told, None for
-    any number. An error ends its task only. At the end of a `with` block the
-    pool is closed and all tasks awaited; an exception of the block cancels them
-    first. The end of `ctx` cancels them, too. Raises TypeError or ValueError
-    for a bad argument. Usable from goroutines and plain threads alike.
+    `queue` is how many more may wait for their turn, which comes in the order in
+    which they were submitted: none unless told, None for any number. An error
+    ends its task only. At the end of a `with` block the pool is closed and all
+    tasks awaited; an exception of the block cancels them first. The end of `ctx`
+    cancels them, too. Raises TypeError or ValueError for a bad argument. Usable
+    from goroutines and plain threads alike.
 
     >>> with WorkerPool(2) as pool:
     ...     tasks = [pool.submit(pow, 2, n) for n in range(4)]
@@ -142,10 +156,11 @@ class WorkerPool:
         if queue is not None:
             check_count(queue, "queue", 0)
         self._ctx = ctx
-        self._workers = sync.Semaphore(n)
+        self._free = n  # workers; guarded by _mutex, as _waiting
+        self._waiting: deque[gort.Chan[None]] = deque()
         self._room: gort.Chan[None] | None = None if queue is None else gort.Chan(n + queue)
         self._closed = gort.Chan[None]()
-        self._submitting = sync.Mutex()  # a task is in `_tasks` before the pool is closed, or not started
+        self._mutex = sync.Mutex()  # also: a task is in `_tasks` before the pool is closed, or not started
         self._tasks: set[Task[Any]] = set()
         self._unwatch = context.after_func(ctx, _bound(weakref.ref(self))) if ctx is not None else None
 
@@ -198,18 +213,53 @@ class WorkerPool:
         task: Task[T] = Task()
         started = False
         try:
-            with self._submitting:
+            with self._mutex:
                 self._check_open()
-                task._g = gort.go(_run, self, task, fn, args)
+                turn: gort.Chan[None] | None = None
+                if not self._free:
+                    turn = gort.Chan(1)
+                    task._waits = self, turn
+                task._g = gort.go(_run, self, task, turn, fn, args)
+                started = True
                 task._g.name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
                 self._tasks.add(task)
-                started = True
+                if turn is None:
+                    self._free -= 1
+                else:
+                    self._waiting.append(turn)
         finally:
             if not started:
                 self._leave(task)
         if task._gone:
             self._tasks.discard(task)
         return task
+
+    def _withdraw(self, turn: gort.Chan[None]) -> None:
+        """It is not to wait for its turn any more."""
+        with self._mutex:
+            if turn in self._waiting:
+                self._waiting.remove(turn)
+                turn.close()
+
+    def _hand_on(self, turn: gort.Chan[None] | None, at_work: bool) -> None:
+        """A task has ended: its worker, if it has one, is for the next."""
+        while True:
+            try:
+                self._mutex.lock()
+                break
+            except gort.GoroutineExit:  # it ends anyhow
+                pass
+        try:
+            if turn is not None and not at_work:  # withdrawn, or killed while it waited
+                if turn in self._waiting:
+                    self._waiting.remove(turn)
+                at_work = len(turn) == 1
+            if at_work and self._waiting:
+                self._waiting.popleft().send_nowait(None)
+            elif at_work:
+                self._free += 1
+        finally:
+            self._mutex.unlock()
 
     def _leave(self, task: Task[Any]) -> None:
         """It has ended, or was not started. Does not wait."""
@@ -241,7 +291,7 @@ class WorkerPool:
         self.drain(timeout, ctx=ctx)
 
     def _refuse(self) -> None:
-        with self._submitting:
+        with self._mutex:
             if not self._closed.closed:
                 self._closed.close()
         if self._unwatch is not None:

@@ -36,9 +36,7 @@ def _until(crew: Crew, done: gort.Chan[Any] | gort.Receiver[Any], source: gort.R
             return
 
 
-def or_done(
-    done: _Context | gort.Chan[Any] | gort.Receiver[Any], source: Iterable[T], *, buffer: int = 0
-) -> Stream[T]:
+def or_done(done: _Context | gort.Chan[Any] | gort.Receiver[Any], source: Iterable[T], *, buffer: int = 0) -> Stream[T]:
     """A stream of `source` that ends when it does, or when `done` does.
 
     `done` is a context, or a channel that is closed or sends something. Its end
