@@ -494,6 +494,28 @@ def test_a_deadlock_is_seen_through_streams() -> None:
     alone()
 
 
+@pytest.mark.parametrize("how", ["close", "drop", "error", "drain"])
+def test_a_thousand_stages_end_without_recursion(how: str) -> None:
+    s: Stream[int] = patterns.generate(
+        failing(3) if how == "error" else range(3) if how == "drain" else itertools.count()
+    )
+    for _ in range(1000):
+        s = patterns.stage(same, s)
+    assert next(s) == 0
+    if how == "close":
+        s.close()
+        assert gort.num_goroutine() == 1
+    elif how == "error":
+        items, error = outcome_of(s)
+        assert (items, type(error)) == ([1, 2], Boom)
+        assert gort.num_goroutine() == 1
+    elif how == "drain":
+        assert list(s) == [1, 2]
+        assert gort.num_goroutine() == 1
+    del s
+    alone()
+
+
 def test_streams_are_not_made_by_hand() -> None:
     for cls in (patterns.Stream, patterns.Subscription):
         with pytest.raises(TypeError, match="is made by"):

@@ -195,6 +195,15 @@ class Crew:
 
     def end(self, error: BaseException | None, *, kill: bool = True) -> bool:
         """It is over, with this error; whether it was not before. Waits for nothing."""
+        if not self._end(error, kill):
+            return False
+        todo = list(self.upstream)  # no recursion: a sieve is some hundreds of streams deep
+        while todo:
+            if (crew := todo.pop()._abandon()) is not None and crew._end(None, True):
+                todo += crew.upstream
+        return True
+
+    def _end(self, error: BaseException | None, kill: bool) -> bool:
         if self._over.swap(True):
             return False
         self.error = error
@@ -206,8 +215,6 @@ class Crew:
             close_quietly(out)
         if self._unwatch is not None:
             self._unwatch()
-        for stream in self.upstream:
-            stream._let_go()
         return True
 
     @property
@@ -225,10 +232,9 @@ class Crew:
         assert self.ctx is not None
         self.end(self.ctx.err())
 
-    def close_one(self) -> None:
-        """One of the streams is closed."""
-        if self._open.add(-1) == 0:
-            self.end(None)
+    def close_one(self) -> bool:
+        """One of the streams is closed; whether it was the last."""
+        return self._open.add(-1) == 0
 
     def leave(self) -> None:
         """One of the goroutines has returned."""
@@ -243,31 +249,42 @@ class Crew:
         Then return the error if it is to be delivered, or else tell the
         excepthook of it, unless somebody has received it.
         """
-        if not self._over.load():
+        todo, settled = [self], []
+        while todo:
+            crew = todo.pop()
+            if crew._over.load():
+                crew._join(timeout, ctx)
+                if crew is not self or not deliver:
+                    crew._tell()
+                settled.append(crew)
+                for stream in crew.upstream:
+                    stream._discard()
+                    todo.append(stream._crew)
+        for crew in settled:
+            crew.upstream = ()
+        if not deliver or self.error is None:
             return None
+        self._told = True
+        return self.error.with_traceback(self._trace)
+
+    def _join(self, timeout: _Seconds | None, ctx: _Context | None) -> None:
         me = gort.current()
         with _locked(self._settling, timeout, ctx):
             while self._handles:
                 g = self._handles[-1]
                 if g is not me:
                     failure = outcome(g, timeout, ctx)
-                    if failure is None:
-                        pass
-                    elif failure is self.error:
+                    if failure is not None and failure is self.error:
                         self._culprit = g
-                    else:
+                    elif failure is not None:
                         unreceived(g, failure)
                     del failure
                 self._handles.pop()
-            for stream in self.upstream:
-                stream.close(timeout, ctx=ctx)
-        if deliver:
-            self._told = True
-            return None if self.error is None else self.error.with_traceback(self._trace)
+
+    def _tell(self) -> None:
         if self.error is not None and self._culprit is not None and not self._told:
             self._told = True
             unreceived(self._culprit, self.error)
-        return None
 
     def expects(self, error: BaseException) -> bool:
         """Whether `error`, which came after the end, is but a consequence of it."""
@@ -381,6 +398,9 @@ class Owner(Receiver[T_co]):
 
     def close(self) -> None:
         """End it; what is left in it is dropped. Closing it again does nothing."""
+        self._discard()
+
+    def _discard(self) -> None:
         self._let_go()
         try:
             while True:
@@ -442,7 +462,15 @@ class Stream(Owner[T_co]):
         self._crew.settle(False, timeout, ctx)
 
     def _give_up(self) -> None:
-        self._crew.close_one()
+        if self._crew.close_one():
+            self._crew.end(None)
+
+    def _abandon(self) -> Crew | None:
+        """As `_let_go()`, but the crew, if this was its last stream, is left to the caller to end."""
+        if self._gone.swap(True):
+            return None
+        close_quietly(self._out)
+        return self._crew if self._crew.close_one() else None
 
     def _why(self, timeout: _Seconds | None, ctx: _Context | None) -> BaseException | None:
         return self._crew.settle(True, timeout, ctx)
