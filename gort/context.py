@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextvars import ContextVar as _ContextVar
 from contextvars import Token as _Token
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, final
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, final
 
 from gort._core import _runtime
 from gort._core._runtime import (
@@ -68,6 +68,7 @@ __all__ = [
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
+_C = TypeVar("_C", bound="_Parent")
 
 _BACKGROUND = background()
 _current: _ContextVar[Any] = _ContextVar("gort.context", default=_BACKGROUND)
@@ -88,7 +89,7 @@ def current() -> Context:
     return ctx
 
 
-class use:  # a function to its users
+class use(Generic[_C]):  # a function to its users
     """`with use(ctx):` binds `ctx` as the `current()` context for the block; its value is `ctx`.
 
     Raises TypeError if `ctx` is no context.
@@ -96,12 +97,12 @@ class use:  # a function to its users
 
     __slots__ = ("_ctx", "_token")
 
-    def __init__(self, ctx: _Parent) -> None:
+    def __init__(self, ctx: _C) -> None:
         _runtime.check_context_arg(ctx)
         self._ctx = ctx
         self._token: _Token[Any] | None = None
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> _C:
         if self._token is not None:
             raise RuntimeError("this use() is entered already")
         self._token = _current.set(self._ctx)

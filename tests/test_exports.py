@@ -10,6 +10,7 @@ import pytest
 
 import gort
 import gort.atomic
+import gort.context
 import gort.native
 import gort.sync
 import gort.time
@@ -20,6 +21,8 @@ NAMES = {
         get_include""",
     gort.sync: "Mutex RWMutex WaitGroup Once once_func once_value Cond Pool Semaphore Map",
     gort.atomic: "Int64 Bool Ref",
+    gort.context: """Context Canceled DeadlineExceeded background todo with_cancel with_cancel_cause with_deadline
+        with_timeout with_value without_cancel after_func cause current use timeout cancelable go""",
     gort.time: "sleep after tick Timer Ticker after_func now",
     gort.native: "go NativeGoroutine lib_path",
 }
@@ -39,6 +42,7 @@ METHODS = {
     gort.atomic.Int64: "load store swap compare_and_swap add",
     gort.atomic.Bool: "load store swap compare_and_swap",
     gort.atomic.Ref: "load store swap compare_and_swap",
+    gort.context.Context: "deadline done err value wait",
     gort.time.Timer: "c stop reset",
     gort.time.Ticker: "c stop reset",
     gort.native.NativeGoroutine: "join done id",

@@ -12,7 +12,7 @@ from traceback import StackSummary
 from typing import Any, assert_type
 
 import gort
-from gort import atomic, native, sync, time
+from gort import atomic, context, native, sync, time
 
 
 def area(width: int, height: float, *, unit: str = "m") -> str:
@@ -106,6 +106,53 @@ def selects(a: gort.Chan[int], b: gort.Chan[int], words: gort.Chan[str]) -> None
     gort.select("a")  # type: ignore[call-overload]
     gort.select((a.receiver(), 1))  # type: ignore[arg-type]
     gort.select(words.sender())  # type: ignore[call-overload]
+
+
+class Parent(Context):
+    """The least that contexts derive from."""
+
+    def deadline(self) -> float | None:
+        return None
+
+    def value(self, key: object) -> object:
+        return None
+
+
+def trees() -> None:
+    ctx, cancel = context.with_cancel(context.background())
+    assert_type(ctx, context.Context)
+    assert_type(cancel(), None)
+    cancel(ValueError())  # type: ignore[call-arg]
+    ctx, cancel_cause = context.with_cancel_cause(Parent())
+    cancel_cause()
+    cancel_cause(cause=ValueError())
+    cancel_cause("why")  # type: ignore[arg-type]
+    ctx, cancel = context.with_timeout(ctx, 1, ValueError())
+    ctx, cancel = context.with_deadline(ctx, time.now() + 1, cause=ValueError())
+    context.with_timeout(ctx, "1")  # type: ignore[arg-type]
+    ctx = context.without_cancel(context.with_value(context.todo(), int, 1))
+    context.with_cancel(None)  # type: ignore[arg-type]
+    context.with_cancel(Context())  # type: ignore[arg-type]
+    assert_type(ctx.deadline(), float | None)
+    assert_type(ctx.done(), gort.Chan[Any])
+    assert_type(ctx.err(), BaseException | None)
+    assert_type(ctx.wait(timeout=1, ctx=Context()), BaseException | None)
+    assert_type(context.cause(ctx), BaseException | None)
+    assert_type(context.after_func(ctx, lambda: 1)(), bool)
+    assert_type(context.current(), context.Context)
+    parent = Parent()
+    with context.use(parent) as same:
+        assert_type(same, Parent)
+    with context.timeout(1, parent, cause=ValueError()) as inner, context.cancelable(parent=inner) as innermost:
+        assert_type(inner, context.Context)
+        assert_type(innermost, context.Context)
+    assert_type(context.go(ctx, area, 2, 1.5, unit="cm"), gort.Goroutine[str])
+    context.go(ctx, area, "2", 1.5)  # type: ignore[arg-type]
+    gort.sleep(1, ctx=ctx)
+    try:
+        ctx.wait()
+    except (context.Canceled, context.DeadlineExceeded) as e:
+        assert_type(e, context.Canceled | context.DeadlineExceeded)
 
 
 def contexts() -> None:

@@ -2,5 +2,5 @@
 
 ORDER = (
     "spawn", "unbuffered", "buffered", "yield_two", "select2", "mutex", "pipeline",
-    "fan", "skynet", "sleepers", "parked_memory", "million",
+    "fan", "skynet", "sleepers", "context", "parked_memory", "million",
 )  # fmt: skip

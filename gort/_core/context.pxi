@@ -199,6 +199,10 @@ cdef class Context:
 cdef class EmptyContext(Context):
     cdef str name
 
+    def __cinit__(self):
+        self.kind = K_EMPTY
+        self.name = "context.Background"
+
     def __init__(self):
         raise TypeError("background() and todo() give the empty contexts")
 
@@ -206,6 +210,9 @@ cdef class EmptyContext(Context):
 @cython.final
 cdef class ValueContext(Context):
     cdef object parent, base, key, val
+
+    def __cinit__(self):
+        self.kind = K_VALUE
 
     def __init__(self):
         raise TypeError("a context with a value is made by with_value()")
@@ -236,6 +243,9 @@ cdef class ValueContext(Context):
 cdef class DetachedContext(Context):
     cdef object parent
 
+    def __cinit__(self):
+        self.kind = K_WITHOUT
+
     def __init__(self):
         raise TypeError("a context without cancellation is made by without_cancel()")
 
@@ -258,6 +268,10 @@ cdef class CancelContext(Context):
     cdef object stop                # what a foreign parent's after_func() returned
     cdef double when                # the deadline, its own or inherited; infinite: none
     cdef object when_of             # a foreign context, whose deadline it is
+
+    def __cinit__(self):
+        self.kind = K_CANCEL
+        self.when = Py_HUGE_VAL
 
     def __init__(self):
         raise TypeError("a context is made by with_cancel(), with_timeout() and their like")
@@ -293,7 +307,6 @@ gort_ctx_fix_type(<void *>CancelContext, node_of)
 
 cdef EmptyContext empty(str name):
     cdef EmptyContext c = EmptyContext.__new__(EmptyContext)
-    c.kind = K_EMPTY
     c.name = name
     return c
 
@@ -628,6 +641,8 @@ cdef int arm(CancelContext c, double left, object cause) except -1:
     except BaseException:
         c.extra = None
         raise
+    if c.end is not None and c.extra is not None:
+        disarm(c)  # a finaliser ended it while the timer was made
     return 0
 
 
@@ -670,7 +685,6 @@ cdef CancelContext new_cancel(object parent, int kind):
     cdef int above = kind_of(b)
     c.kind = kind
     c.parent = parent
-    c.when = Py_HUGE_VAL
     if above >= K_CANCEL:
         c.when = (<CancelContext>b).when
         c.when_of = (<CancelContext>b).when_of
@@ -816,7 +830,9 @@ def with_deadline(parent, when, cause=None):
 
     `when` is in seconds on the scale of `gort.time.now()`; the parent's deadline
     holds if it is earlier. `cause`, an exception, is what `cause(ctx)` returns if
-    the deadline passes. Raises TypeError for a bad argument, ValueError for a NaN.
+    the deadline passes. Until then, unless `cancel()` is called, its timer keeps the
+    context, and is hope in the sense of `Deadlock`. Raises TypeError for a bad argument,
+    ValueError for a NaN.
     """
     check_context(parent, "parent")
     cdef double d = to_seconds(when, "when")
@@ -842,7 +858,6 @@ def with_value(parent, key, value):
     if key is None:
         raise TypeError("key must not be None")
     cdef ValueContext c = ValueContext.__new__(ValueContext)
-    c.kind = K_VALUE
     c.parent = parent
     c.base = base_of(parent)
     c.key = key
@@ -854,7 +869,6 @@ def without_cancel(parent):
     """A context with the values of `parent` that never ends and has no deadline."""
     check_context(parent, "parent")
     cdef DetachedContext c = DetachedContext.__new__(DetachedContext)
-    c.kind = K_WITHOUT
     c.parent = parent
     return c
 

@@ -36,7 +36,8 @@ cdef int raise_wait(int code, object ctx) except -1:
     if code == GORT_EDEADLOCK:
         raise Deadlock("all goroutines are asleep - deadlock!\n\n" + dump_all(running(), True))
     if code == GORT_ECTX:
-        raise to_raise(ctx)
+        err = to_raise(ctx)
+        raise class_canceled() if err is None else err
     if code == GORT_EAGAIN:
         raise WouldBlock("the operation would have to wait")
     if code == GORT_ENOMEM:

@@ -39,9 +39,12 @@ cdef int wait_options(waitopt *o, object timeout, object ctx) except -1:
     o.deadline = GORT_FOREVER
     o.done = NULL
     o.python = True
-    if kind_of(ctx) >= K_CANCEL:
-        o.done = channel(<CancelContext>ctx).c  # which it keeps
-    elif ctx is not None:
+    if ctx is not None:
+        base = base_of(ctx)
+        if kind_of(base) != K_OTHER:
+            o.done = done_of(base).c  # which `base` keeps
+            ctx = None
+    if ctx is not None:
         if not hasattr(ctx, "done") or not hasattr(ctx, "err"):
             raise TypeError(f"ctx must be a context, not {ctx!r}")
         done = ctx.done()
