@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from pathlib import Path as _Path
 
-from gort import atomic, context, errgroup, native, rate, singleflight, sync, time
+from gort import atomic, context, errgroup, errors, native, patterns, rate, singleflight, sync, time
 from gort._core._runtime import (
     NIL,
     Chan,
@@ -56,6 +56,7 @@ __all__ = [
     "context",
     "current",
     "errgroup",
+    "errors",
     "excepthook",
     "get_include",
     "go",
@@ -66,6 +67,7 @@ __all__ = [
     "native",
     "num_cpu",
     "num_goroutine",
+    "patterns",
     "rate",
     "run",
     "select",

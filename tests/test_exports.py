@@ -31,6 +31,13 @@ NAMES = {
     gort.errgroup: "Group",
     gort.singleflight: "Group Result",
     gort.rate: "Limiter Reservation Sometimes every",
+    gort.errors: """new wrap unwrap is_ as_ join Error WrapError GrpcCode from_error code reason
+        bad_request unauthorized forbidden not_found conflict too_many_requests client_closed internal_server
+        service_unavailable gateway_timeout is_bad_request is_unauthorized is_forbidden is_not_found is_conflict
+        is_too_many_requests is_client_closed is_internal_server is_service_unavailable is_gateway_timeout
+        to_grpc_code from_grpc_code to_http from_http to_grpc from_grpc""",
+    gort.patterns: """generate stage pipeline map for_each merge fan_in fan_out tee or_done batch debounce throttle
+        with_timeout hedge first WorkerPool Task Broker Subscription Message SlowConsumer Stream""",
 }
 
 METHODS = {
@@ -58,6 +65,12 @@ METHODS = {
     gort.rate.Limiter: "allow wait reserve tokens limit burst set_limit set_burst",
     gort.rate.Reservation: "ok delay delay_from cancel cancel_at",
     gort.rate.Sometimes: "do",
+    gort.errors.Error: "cause with_cause with_metadata is_ to_dict from_dict",
+    gort.patterns.Stream: "recv recv_ok recv_nowait close __iter__ __next__ __enter__ __exit__",
+    gort.patterns.WorkerPool: "submit try_submit drain cancel close closed __enter__ __exit__",
+    gort.patterns.Task: "result exception done cancel",
+    gort.patterns.Broker: "subscribe publish close closed __enter__ __exit__",
+    gort.patterns.Subscription: "recv recv_ok recv_nowait close dropped policy __iter__ __enter__ __exit__",
 }
 
 

@@ -12,7 +12,7 @@ from traceback import StackSummary
 from typing import Any, assert_type
 
 import gort
-from gort import atomic, context, errgroup, native, rate, singleflight, sync, time
+from gort import atomic, context, errgroup, errors, native, patterns, rate, singleflight, sync, time
 
 
 def area(width: int, height: float, *, unit: str = "m") -> str:
@@ -259,6 +259,55 @@ def natives(fn: ctypes._Pointer[Any]) -> None:
     assert_type(native.go(fn).join(timeout=1), None)
     assert_type(native.num_goroutine(), int)
     assert_type(gort.get_include(), str)
+
+
+def failures(err: Exception, anything: BaseException | None) -> None:
+    assert_type(errors.wrap(err, "text"), errors.WrapError)
+    assert_type(errors.wrap(None, "text"), None)
+    errors.wrap(KeyboardInterrupt(), "text")  # type: ignore[call-overload]
+    assert_type(errors.as_(err, OSError), OSError | None)
+    assert_type(errors.is_(anything, KeyError), bool)
+    assert_type(errors.from_error(err), errors.Error)
+    assert_type(errors.from_error(anything), errors.Error | None)
+    assert_type(errors.not_found("R", "m").with_metadata({"a": "b"}).code, int)
+    errors.is_(err, int)  # type: ignore[arg-type]
+    errors.Error(404, "R", "m", {"a": 1})  # type: ignore[dict-item]
+
+
+def length(text: str) -> int:
+    return len(text)
+
+
+def streams(words: gort.Chan[str], ctx: gort.context.Context) -> None:
+    assert_type(patterns.generate(words), patterns.Stream[str])
+    assert_type(patterns.stage(length, words, 3), patterns.Stream[int])
+    assert_type(next(patterns.map(length, ["a"], 3, ordered=False, ctx=ctx)), int)
+    assert_type(patterns.pipeline(words, length, (float, 2)), patterns.Stream[float])
+    assert_type(patterns.merge(words, patterns.generate("ab")), patterns.Stream[str])
+    assert_type(patterns.tee(words), tuple[patterns.Stream[str], ...])
+    assert_type(patterns.batch(words, 3, 1.5).recv(timeout=1), list[str])
+    assert_type(patterns.or_done(ctx, words).recv_ok(), tuple[str | Any, bool])
+    with patterns.debounce(words, 1) as last:
+        assert_type(last, patterns.Stream[str])
+    patterns.map(length, [1], 3)  # type: ignore[arg-type]
+    patterns.for_each(length, words)  # type: ignore[call-arg]
+
+
+def calls_and_pools(ctx: gort.context.Context) -> None:
+    assert_type(patterns.with_timeout(1, lambda c, n: n + 1, 2, ctx=ctx), int)
+    assert_type(patterns.hedge(lambda c: c.deadline(), 0.1), float | None)
+    assert_type(patterns.first(lambda c: 1, lambda c: 2), int)
+    with patterns.WorkerPool(2, ctx=ctx) as pool:
+        assert_type(pool.submit(length, "a", timeout=1), patterns.Task[int])
+        assert_type(pool.submit(length, "a").result(), int)
+        assert_type(pool.try_submit(length, "a"), patterns.Task[int] | None)
+        pool.submit(length, 1)  # type: ignore[arg-type]
+    with patterns.Broker[int]() as broker:
+        news = broker.subscribe("a", "b", buffer=3, policy="drop_oldest")
+        assert_type(next(news).value, int)
+        assert_type(list(news), list[patterns.Message[int]])
+        broker.publish("a", "text")  # type: ignore[arg-type]
+        broker.subscribe("a", policy="wait")  # type: ignore[arg-type]
 
 
 def unreachable() -> int:

@@ -7,6 +7,7 @@ does it for each test.
 """
 
 from gort.testing import synctest
+from gort.testing._explore import ExploreError, Failure, Step, explore, replay
 from gort.testing._leaks import LeakError, no_leaks
 
-__all__ = ["LeakError", "no_leaks", "synctest"]
+__all__ = ["ExploreError", "Failure", "LeakError", "Step", "explore", "no_leaks", "replay", "synctest"]
