@@ -56,6 +56,7 @@ cdef class Failure:
     """
     cdef uint64_t id
     cdef object name, exc
+    cdef object tb                  # of exc as it came out; each raise adds to exc's
     cdef bint seen
     cdef object __weakref__
 
@@ -147,7 +148,7 @@ cdef class Goroutine:
                     raise_wait(r, ctx)
         if type(self.value) is Failure:
             (<Failure>self.value).seen = True
-            raise (<Failure>self.value).exc
+            raise (<Failure>self.value).exc.with_traceback((<Failure>self.value).tb)
         return self.value
 
     def kill(self):
@@ -257,6 +258,7 @@ cdef void fail(Goroutine self, object e) noexcept:
         f = Failure.__new__(Failure)
         f.id = self.node.id
         f.exc = e
+        f.tb = e.__traceback__
         try:
             f.name = self.name
         except BaseException:

@@ -268,20 +268,21 @@ def once_value(fn, /):
     if not callable(fn):
         raise TypeError(f"once_value() needs a callable, not {fn!r}")
     once = Once()
-    result = error = None
+    result = error = tb = None
 
     def call():
-        nonlocal result, error, fn
+        nonlocal result, error, tb, fn
         try:
             result = fn()
         except BaseException as e:
             error = e
+            tb = e.__traceback__  # each raise adds to it
         fn = None
 
     def value():
         once.do(call)
         if error is not None:
-            raise error
+            raise error.with_traceback(tb)
         return result
     return value
 
