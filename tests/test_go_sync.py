@@ -957,6 +957,20 @@ def test_a_key_whose_comparison_clears_the_map() -> None:
     assert out == "ok\n"
 
 
+def test_a_value_whose_finaliser_uses_the_map_may_be_cleared() -> None:
+    """clear() let go of the values while it held the map's lock, which the finaliser then waited for."""
+    m: Map[Any, Any] = Map()
+
+    class Registered:
+        def __del__(self) -> None:
+            m.store("gone", m.load(1))
+
+    m.store(0, Registered())
+    m.store(1, 1)
+    m.clear()
+    assert m.load("gone") == ((None, False), True)
+
+
 # ---- waits that end with what they were for --------------------------------------------------
 
 
