@@ -513,7 +513,10 @@ def test_receives_beside_each_other_in_all_forms() -> None:
 def test_permissions() -> None:
     """perm.go: what does not compile there has no such method here."""
     c: gort.Chan[int] = gort.Chan(1)
-    for view, missing in ((c.sender(), ("recv", "recv_ok", "recv_nowait", "__iter__")), (c.receiver(), ("send", "send_nowait", "close"))):
+    for view, missing in (
+        (c.sender(), ("recv", "recv_ok", "recv_nowait", "__iter__")),
+        (c.receiver(), ("send", "send_nowait", "close")),
+    ):
         for name in missing:
             assert not hasattr(view, name)
 

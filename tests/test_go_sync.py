@@ -509,72 +509,80 @@ def test_each_broadcast_wakes_each_once(start: Start) -> None:
     c.broadcast()
 
 
+def three_hand_a_value_on(start: Start) -> None:
+    x, c = 0, Cond(Mutex())
+
+    def first() -> None:
+        nonlocal x
+        with c.L:
+            x = 1
+            c.wait()
+            assert x == 2
+            x = 3
+            c.signal()
+
+    def second() -> None:
+        nonlocal x
+        while True:
+            with c.L:
+                if x == 1:
+                    x = 2
+                    c.signal()
+                    return
+            gort.gosched()
+
+    def third() -> None:
+        while True:
+            with c.L:
+                if x == 2:
+                    c.wait()
+                    assert x == 3
+                    return
+                if x == 3:
+                    return
+            gort.gosched()
+
+    join_all([start(first), start(second), start(third)])
+
+
 @starts
 def test_three_hand_a_value_on_by_signals(start: Start) -> None:
     """TestRace."""
     for _ in range(scaled(20)):
-        x, c = 0, Cond(Mutex())
+        three_hand_a_value_on(start)
 
-        def first(c: Cond = c) -> None:
-            nonlocal x
-            with c.L:
-                x = 1
+
+def broadcast_beside_a_newcomer() -> None:
+    m, done, ch = Mutex(), False, gort.Chan[None]()
+    c = Cond(m)
+
+    def waiter() -> None:
+        with m:
+            ch.send(None)
+            c.wait()
+        ch.send(None)
+
+    def late() -> None:
+        with m:
+            while not done:
                 c.wait()
-                assert x == 2
-                x = 3
-                c.signal()
 
-        def second(c: Cond = c) -> None:
-            nonlocal x
-            while True:
-                with c.L:
-                    if x == 1:
-                        x = 2
-                        c.signal()
-                        return
-                gort.gosched()
-
-        def third(c: Cond = c) -> None:
-            while True:
-                with c.L:
-                    if x == 2:
-                        c.wait()
-                        assert x == 3
-                        return
-                    if x == 3:
-                        return
-                gort.gosched()
-
-        join_all([start(first), start(second), start(third)])
+    g = gort.go(waiter)
+    ch.recv()
+    with m:
+        pass  # it waits now, for it had the lock
+    others = [gort.go(c.broadcast), gort.go(late)]
+    ch.recv()  # the first one is woken, whoever else is
+    with m:
+        done = True
+    c.broadcast()
+    join_all([g, *others])
 
 
 def test_a_broadcast_is_not_stolen_by_who_comes_later() -> None:
     """TestCondSignalStealing."""
     for _ in range(scaled(200)):
-        m, done, ch = Mutex(), False, gort.Chan[None]()
-        c = Cond(m)
-
-        def waiter(m: Mutex = m, c: Cond = c, ch: gort.Chan[None] = ch) -> None:
-            with m:
-                ch.send(None)
-                c.wait()
-            ch.send(None)
-
-        def late(m: Mutex = m, c: Cond = c) -> None:
-            with m:
-                while not done:
-                    c.wait()
-
-        g = gort.go(waiter)
-        ch.recv()
-        with m:
-            pass  # it waits now, for it had the lock
-        others = [gort.go(c.broadcast), gort.go(late)]
-        ch.recv()  # the first one is woken, whoever else is
-        with m:
-            done = True
-        c.broadcast()
-        join_all([g, *others])
+        broadcast_beside_a_newcomer()
 
 
 @pytest.mark.parametrize("make", [Mutex, RWMutex, WaitGroup, Once, lambda: Cond(Mutex()), lambda: Semaphore(1), Map])

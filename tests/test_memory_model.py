@@ -275,7 +275,9 @@ class Data:
 
 @sides
 @pytest.mark.parametrize("make", EDGES)
-def test_what_was_written_before_the_one_is_seen_after_the_other(sides: tuple[Start, Start], make: Callable[[], Edge]) -> None:
+def test_what_was_written_before_the_one_is_seen_after_the_other(
+    sides: tuple[Start, Start], make: Callable[[], Edge]
+) -> None:
     for i in range(1, rounds(sides, 24) + 1):
         edge, data = make(), Data()
 
@@ -608,7 +610,9 @@ class Gate:
             gort.gosched()
 
 
-def run_litmus(pair: tuple[Start, Start], make: Callable[[Gate], list[Callable[[], Any]]], n: int) -> Iterator[list[Any]]:
+def run_litmus(
+    pair: tuple[Start, Start], make: Callable[[Gate], list[Callable[[], Any]]], n: int
+) -> Iterator[list[Any]]:
     """The results of the functions of `make`, run beside each other, n times."""
     for _ in range(n):
         size = len(make(Gate(0)))
@@ -767,3 +771,95 @@ def test_the_threading_module_orders_goroutines_too() -> None:
             assert data.y == i
 
         gort.go(launch).join()
+
+
+# ---- contexts and groups ------------------------------------------------------------------------------
+
+
+@sides
+@pytest.mark.parametrize("see", ["done", "err", "wait", "ctx=", "after_func", "child"])
+def test_cancelling_happens_before_the_end_of_a_context_is_seen(sides: tuple[Start, Start], see: str) -> None:
+    context = pytest.importorskip("gort.context")
+    for i in range(1, rounds(sides, 24) + 1):
+        ctx, cancel = context.with_cancel(context.background())
+        child, stop_child = context.with_cancel(ctx)
+        ran: gort.Chan[None] = gort.Chan(1)
+        if see == "after_func":
+            context.after_func(ctx, lambda ran=ran: ran.send(None))
+        data = Data()
+
+        def write(data: Data = data, cancel: Any = cancel, i: int = i) -> None:
+            data.x = i
+            cancel()
+
+        def read(data: Data = data, ctx: Any = ctx, child: Any = child, ran: gort.Chan[None] = ran) -> int:
+            if see == "done":
+                ctx.done().recv_ok()
+            elif see == "err":
+                spin_until(lambda: ctx.err() is not None)
+            elif see == "wait":
+                ctx.wait()
+            elif see == "ctx=":
+                with pytest.raises(context.Canceled):
+                    gort.Chan[int]().recv(ctx=ctx)
+            elif see == "after_func":
+                ran.recv()
+            else:
+                child.done().recv_ok()
+            return data.x
+
+        a, b = sides
+        assert join_all([a(write), b(read)])[1] == i
+        stop_child()
+
+
+def test_what_a_group_did_happens_before_its_wait_returns() -> None:
+    errgroup = pytest.importorskip("gort.errgroup")
+    for i in range(1, scaled(50)):
+        data, group = [0] * 5, errgroup.Group()
+
+        def body(k: int, data: list[int] = data, i: int = i) -> None:
+            gort.gosched()
+            data[k] = i
+
+        for k in range(5):
+            group.go(body, k)
+        group.wait()
+        assert data == [i] * 5
+
+
+def test_a_failure_happens_before_the_end_of_the_groups_context() -> None:
+    errgroup = pytest.importorskip("gort.errgroup")
+    for i in range(1, scaled(50)):
+        data, group = Data(), errgroup.Group()
+
+        def fail(data: Data = data, i: int = i) -> None:
+            data.x = i
+            raise ValueError(i)
+
+        def watch(data: Data = data, group: Any = group, i: int = i) -> None:
+            group.ctx.wait()
+            assert data.x == i
+
+        group.go(watch)
+        group.go(fail)
+        with pytest.raises(ValueError, match=str(i)):
+            group.wait()
+
+
+@sides
+def test_the_one_call_happens_before_each_do_returns(sides: tuple[Start, Start]) -> None:
+    singleflight = pytest.importorskip("gort.singleflight")
+    for i in range(1, rounds(sides, 24) + 1):
+        group, data = singleflight.Group(), Data()
+
+        def fn(data: Data = data, i: int = i) -> int:
+            data.x = i
+            gort.gosched()
+            data.y = i
+            return i
+
+        def do(group: Any = group, fn: Callable[[], int] = fn, data: Data = data) -> tuple[int, int, int]:
+            return group.do("key", fn)[0], data.x, data.y
+
+        assert join_all([start(do) for start in sides for _ in range(2)]) == [(i, i, i)] * 4
