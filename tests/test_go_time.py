@@ -520,6 +520,25 @@ def test_ticks_beside_the_collector(collector: None) -> None:
     t.stop()
 
 
+def test_a_ticker_that_is_always_due_keeps_nobody_from_the_gil() -> None:
+    """An M that found nothing but that ticker's next tick went round and round with the GIL."""
+    out = output_of(
+        """
+        import time, gort
+        from gort.time import Ticker
+
+        t = Ticker(1e-9)
+        for _ in range(10):
+            g = gort.go(lambda: None)
+            gort.blocking(time.sleep, 0.0001)
+            g.join()
+        t.stop()
+        print("ok")
+        """
+    )
+    assert out == "ok\n"
+
+
 def test_many_take_ticks_beside_the_collector(collector: None) -> None:
     """TestTickerConcurrentStress."""
     t = Ticker(1e-9)
