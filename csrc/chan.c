@@ -53,6 +53,8 @@ void gort_chan_ref(gort_chan *c) { atomic_fetch_add_explicit(&c->refs, 1, memory
 void gort_chan_unref(gort_chan *c)
 {
     if (!c || atomic_fetch_sub_explicit(&c->refs, 1, memory_order_acq_rel) != 1) return;
+    lock_if(c); /* whose send or close we got may still be in its unlock */
+    unlock_if(c);
     free(c->buf);
     free(c);
 }

@@ -737,6 +737,9 @@ top:
         if (q) p_acquire(m, q);
         gmutex_unlock(&d->lock);
         if (q) sysmon_wake(); /* it may have found all Ps idle in between */
+        /* A timer that is due again and again (a ticker's of 1 ns) and wakes nobody keeps
+         * m here, and with it the GIL, which another thread may wait for. */
+        if (q && m->ts) gort_py->detach(m);
         if (q && was_spinning) {
             m->spinning = true;
             atomic_fetch_add(&d->nmspinning, 1);

@@ -18,6 +18,13 @@
 
 typedef struct order { uint16_t lock, poll; } order;
 
+/* Cases of one channel are queued in random order too, or a waiting select would
+ * always be woken by the first of them (Go's lockorder starts as its pollorder). */
+static void lock_as_polled(order *o, int n)
+{
+    for (int i = 0; i < n; i++) o[i].lock = o[i].poll;
+}
+
 static void sort_by_address(const scase *sc, order *o, int n)
 {   /* heap sort for large ones as in Go; insertion below that */
     if (n <= 16) {
@@ -135,12 +142,13 @@ int select_go(const scase *cases, int n, bool block, const waitopt *o, uint64_t 
         uint32_t j = !live ? 0 : unlikely(gort_nseeded) ? bubble_choose((uint32_t)live + 1) : gort_rand((uint32_t)live + 1);
         ord[live].poll = ord[j].poll;
         ord[j].poll = (uint16_t)i;
-        ord[live++].lock = (uint16_t)i;
+        live++;
     }
     *ok = 0;
     *val = 0;
     if (unlikely(timed)) timers_poll();
     if (shared) {
+        lock_as_polled(ord, live);
         sort_by_address(cases, ord, live);
         lock_all(cases, ord, live);
     }
@@ -154,6 +162,7 @@ int select_go(const scase *cases, int n, bool block, const waitopt *o, uint64_t 
         if (shared) unlock_all(cases, ord, live);
         if (ready) g_ready(ready);
     } else {
+        if (!shared) lock_as_polled(ord, live);
         chosen = select_wait(cases, ord, live, sd, o, val, ok);
     }
     free(mem);

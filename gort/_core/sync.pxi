@@ -612,9 +612,11 @@ cdef class Map:
 
     def clear(self):
         """Delete all entries."""
+        cdef dict old
         point(b"Map.clear")
         wait_with(op_lock, &self.m, None, None)
         try:
+            old = self.d  # goes after the unlock: a value's finaliser may use the map
             self.d = {}
         finally:
             mutex_unlock(&self.m)
