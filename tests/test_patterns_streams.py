@@ -7,7 +7,9 @@ import functools
 import gc
 import itertools
 import sys
+import time
 import traceback
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -278,6 +280,68 @@ def test_a_context_that_has_ended_lets_nothing_begin(make: Maker) -> None:
         assert items == []
         assert isinstance(error, context.Canceled)
     assert len(taken) <= 4  # by the stages before the last, which alone has the context
+    alone()
+
+
+@pytest.mark.parametrize("name", ["generate", "stage-workers", "map", "map-unordered", "merge", "tee", "fan_out"])
+def test_a_context_that_has_ended_starts_no_goroutine(name: str) -> None:
+    ctx, cancel = context.with_cancel(context.background())
+    cancel()
+    made = gort.go(int).id
+    streams = MAKERS[name](itertools.count(), ctx=ctx)
+    assert gort.go(int).id == made + 1
+    for s in streams:
+        with pytest.raises(context.Canceled):
+            next(s)
+    alone()
+
+
+class Thing:
+    pass
+
+
+@pytest.mark.parametrize("how", ["close", "drop", "end"])
+def test_a_context_does_not_keep_what_has_ended(how: str) -> None:
+    ctx, cancel = context.with_cancel(context.background())
+    thing = Thing()
+    gone = weakref.ref(thing)
+    gc.disable()
+    try:
+        s = patterns.generate([thing, 7][: 1 if how == "end" else 2], buffer=1, ctx=ctx)
+        del thing
+        spin_until(lambda: len(s) == 1, "an item in the buffer")
+        if how == "close":
+            s.close()
+        elif how == "end":
+            assert len(list(s)) == 1
+        s = None  # type: ignore[assignment]
+        alone()
+        assert gone() is None
+    finally:
+        gc.enable()
+    cancel()
+    alone()
+
+
+def test_streams_that_are_held_end_with_what_is_made_from_them() -> None:
+    held = [patterns.generate(itertools.count())]
+    for _ in range(3):
+        held.append(patterns.stage(same, held[-1]))
+    last = patterns.stage(same, held[-1])
+    assert next(last) == 0
+    del last
+    assert all(s.closed for s in held)
+    alone()
+
+
+def test_a_function_that_never_waits_is_ended_too() -> None:
+    """By the thread that waits for it; it gives up the GIL, but does not park."""
+
+    def call() -> None:
+        patterns.for_each(lambda _: time.sleep(0.0001), itertools.count(), 1, timeout=0.001)
+
+    with pytest.raises(TimeoutError):
+        PlainThread(call).result()
     alone()
 
 
@@ -654,11 +718,6 @@ def test_a_later_error_of_an_ordered_map_waits_for_its_turn(panics: list[Any]) -
 
 
 def test_results_are_not_kept() -> None:
-    import weakref
-
-    class Thing:
-        pass
-
     gone: list[weakref.ref[Thing]] = []
 
     def make(_: int) -> Thing:
