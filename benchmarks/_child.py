@@ -8,6 +8,7 @@ unbuffered gort --n 1000000`.
 import argparse
 import gc
 import json
+import os
 import sys
 
 from benchmarks import _peers
@@ -79,6 +80,7 @@ def main() -> None:
         reason = workload.cannot.get(args.peer, f"it knows {', '.join(workload.peers)}")
         raise SystemExit(f"{args.workload} is not for {args.peer}: {reason}")
     n = workload.n if args.n is None else args.n
+    os.environ.update(_peers.ENVIRONMENT.get(args.peer, {}))  # before the peer is imported
     json.dump(measure(workload, args.peer, n, args.target, args.repeat), sys.stdout)
     print()
 

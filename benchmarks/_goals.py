@@ -64,4 +64,21 @@ GOALS = (
         for procs in (1, 2)
     ),
     Goal("native_forkjoin_p2", "ns", 1 / 1.7, than="native_forkjoin_p1"),
+    # Nothing stalls the others.
+    *(
+        Goal(f"ticker_{kind}", metric, limit)
+        for kind in ("sleep", "zlib", "sqlite_40us", "sqlite_50ms", "getaddrinfo", "file", "mixed")
+        for metric, limit in (("p50", 1000.0), ("p99", 5000.0))
+    ),
+    Goal("hogs1", "p99", 12e3),
+    Goal("hogs4", "p99", 25e3),
+    Goal("hogs1", "loss", 1 / 0.9),
+    Goal("hogs4", "loss", 1 / 0.9),
+    Goal("beside_sleeps", "loss", 1 / 0.7),
+    Goal("beside_sqlite", "loss", 1 / 0.5),
+    Goal("beside_sqlite", "others", 1 / 0.5),
+    Goal("files_sha256", "ns", 1 / 1.7, "asyncio"),
+    Goal("files_zlib", "ns", 1 / 1.7, "asyncio"),
+    # What sysmon may cost where nothing blocks.
+    *(Goal(core, "ns", 1.02, "gort-nosysmon") for core in ("yield_two", "unbuffered", "buffered", "spawn")),
 )

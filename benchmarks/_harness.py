@@ -108,9 +108,8 @@ def _question(workload: Workload, options: Options) -> Question:
             commands[peer] = lambda: _go_command(workload, options)
         else:
             commands[peer] = lambda peer=peer: _python_command(workload, peer, options)  # type: ignore[misc]
-    return Question(
-        workload.name, workload.name, workload.question, workload.metrics, 1, commands, dict(workload.cannot)
-    )
+    w = workload
+    return Question(w.name, w.name, w.question, w.metrics, w.procs, commands, dict(w.cannot))
 
 
 def _native_question(native: Native, options: Options) -> Question:

@@ -31,6 +31,10 @@ RUNTIMES: dict[str, tuple[str | None, str | None]] = {
 }
 
 
+# What a peer reads from the environment when it is imported.
+ENVIRONMENT = {"gort-nosysmon": {"GORT_DEBUG": "nosysmon=1"}}
+
+
 def runtime(peer: str) -> str:
     """The runtime behind a peer's name: `gort` for `gort-i64`."""
     return peer.partition("-")[0]

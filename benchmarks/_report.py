@@ -62,7 +62,7 @@ def ratio(figure: Figure, reference: Figure | None) -> str:
 def disturbed(runs: Sequence[Run], out: TextIO) -> None:
     """Warn of processes that had to share their core: their figures are too large.
 
-    The workloads keep one core busy, but for `sleepers` and those on two Ps.
+    The workloads keep one core busy, but for `sleepers` and those on all cores.
     """
     alone = [r for r in runs if not r.error and len(r.cpus) == 1 and r.workload != "sleepers"]
     shared = [r for r in alone if r.cpu < 0.9 * r.took]

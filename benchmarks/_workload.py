@@ -48,6 +48,7 @@ class Workload:
     n_quick: int | None = None
     repeat: int | None = None
     step: int = 1  # n is a multiple of this
+    procs: int = 1  # cores it needs; of more than one, it may use all
     go: bool = True  # benchmarks/go has a function of this name
     peers: dict[str, Body] = field(default_factory=dict)
     cannot: dict[str, str] = field(default_factory=dict)

@@ -188,6 +188,7 @@ static void *sysmon_main(void *arg)
 void sysmon_start(void)
 {
     started_ns = gort_now_ns();
+    if (config_debug("nosysmon", 0)) return;
     if (os_thread_start(sysmon_main, NULL, (size_t)256 << 10) != 0)
         gort_warn("gort: no thread for sysmon could be started; blocked calls are not handed off");
 }

@@ -46,7 +46,7 @@ def _gort_with(dtype: str | None, iterate: bool) -> Callable[[int], Outcome]:
     return run
 
 
-BUFFERED.peer("gort")(_gort_with(None, False))
+BUFFERED.peer("gort", "gort-nosysmon")(_gort_with(None, False))
 BUFFERED.peer("gort-i64")(_gort_with("i64", False))
 ITER.peer("gort")(_gort_with(None, True))
 ITER.peer("gort-i64")(_gort_with("i64", True))

@@ -23,7 +23,7 @@ async def anoop() -> None:
     """Do nothing: the task whose life is measured."""
 
 
-@SPAWN.peer("gort", "gort-main")
+@SPAWN.peer("gort", "gort-main", "gort-nosysmon")
 def _gort(n: int) -> float:
     from gort import go
 

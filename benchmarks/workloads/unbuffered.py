@@ -40,7 +40,7 @@ def _gort_with(dtype: str | None) -> Callable[[int], Outcome]:
     return run
 
 
-UNBUFFERED.peer("gort")(_gort_with(None))
+UNBUFFERED.peer("gort", "gort-nosysmon")(_gort_with(None))
 UNBUFFERED.peer("gort-i64")(_gort_with("i64"))
 
 

@@ -14,7 +14,7 @@ from benchmarks._workload import per_op
 YIELD_TWO = per_op("yield_two", "two goroutines yield to each other", "yield", step=2)
 
 
-@YIELD_TWO.peer("gort")
+@YIELD_TWO.peer("gort", "gort-nosysmon")
 def _gort(n: int) -> float:
     from gort import go, gosched
 
