@@ -19,7 +19,9 @@
  * The turn, with a seed: a member that becomes runnable goes to `ready` instead of
  * a run queue. The member that has the turn gives it up when it parks, yields or
  * ends, after all it woke have been queued; the next is drawn and put on a run
- * queue. While it sits in a C call or waits for the P it keeps the turn.
+ * queue. While it sits in a C call or waits for the P it keeps the turn, but not in
+ * blocking(): that may wait for another member. When it is back it queues for the
+ * turn, so with blocking() a schedule depends on more than the seed.
  *
  * Who owns what: every member holds a reference, and so does whoever commits its
  * park: it may have run on and ended by then. b->lock guards what is under it

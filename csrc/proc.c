@@ -392,6 +392,10 @@ void sched_blocking_enter(G *g)
 {
     M *m = getm();
     atomic_store_explicit(&g->status, G_SYSCALL, memory_order_relaxed);
+    if (unlikely(g->bubble && g->bubble->seeded)) { /* it may wait there for another member */
+        g->noturn = true;
+        bubble_turn_over(g->bubble);
+    }
     if (!m->p) return;
     if (m == m->dom->main_m && !g->lockedm) {
         sched_move(g); /* the main thread stays free for the main goroutine */
@@ -405,6 +409,11 @@ void sched_blocking_exit(G *g)
 {
     M *m = getm();
     Dom *d = m->dom;
+    if (unlikely(g->noturn)) {
+        atomic_store_explicit(&g->status, G_RUNNABLE, memory_order_relaxed);
+        sched_rejoin(g);
+        return;
+    }
     atomic_store_explicit(&g->status, G_RUNNING, memory_order_relaxed);
     if (m->p) return;
     if (m == d->main_m || m->lockedg) {

@@ -125,6 +125,7 @@ struct G {
     bool endless;               /* GK_THREAD: a Python thread waiting without end (GIL) */
     uint8_t lock_depth;         /* nested lock_os_thread calls */
     bool durable;               /* in a bubble: its wait, from before the commit on */
+    bool noturn;                /* in a seeded bubble: in blocking(), without the turn */
     void *sp;                   /* saved stack pointer while not running */
     _Atomic uint64_t wake;      /* the wait word */
     void *ts;                   /* PyThreadState, GK_PYTHON only */

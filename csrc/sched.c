@@ -420,6 +420,11 @@ static void commit(M *m, G *prev, int how)
             break;
         } /* fall through */
     case C_REJOIN:
+        if (unlikely(prev->noturn)) {
+            prev->noturn = false;
+            bubble_submit(prev);
+            break;
+        }
         /* Those in the global queue were there first (Go always yields to it). */
         if (!m->p || atomic_load_explicit(&m->dom->runqsize, memory_order_relaxed) > 0) {
             sched_inject(m->dom, prev);

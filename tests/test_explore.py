@@ -519,3 +519,35 @@ def test_bad_functions():
         replay(3, "0" * 16)
     with pytest.raises(TypeError, match=r"schedule.*3"):
         replay(guarded_counter, 3)
+
+
+# ---- blocking() gives up the turn ----------------------------------------------------------
+def test_blocking_may_wait_for_another_goroutine():
+    def waits():
+        event = threading.Event()
+        go(event.set)
+        assert gort.blocking(event.wait, 60)
+        m = Mutex()
+        with m:
+            g = go(gort.blocking, m.lock)
+        g.join()
+
+    explore(waits, runs=30)
+
+
+def test_goroutines_that_come_back_from_blocking_queue_for_the_turn():
+    def works():
+        inside = 0
+
+        def work():
+            nonlocal inside
+            for _ in range(3):
+                gort.blocking(pow, 3, 1000)
+                assert inside == 0
+                inside += 1
+                inside -= 1
+
+        for g in [go(work) for _ in range(4)]:
+            g.join()
+
+    explore(works, runs=50)
