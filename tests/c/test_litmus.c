@@ -384,7 +384,7 @@ static void set_alarm(void *arg)
         a.v = (uint64_t)i;
         put(&a.d, a.v);
         a.t = (timer){ .fn = ring_it, .arg = &a, .seq = 5, .kind = TK_FUNC };
-        CHECK_OK(timer_add(&a.t, timer_home(), gort_now_ns() + i % 3 * 20000));
+        CHECK_OK(timer_add(&a.t, timer_home(true), gort_now_ns() + i % 3 * 20000));
         CHECK_OK(gort_chan_recv(a.c, &v));
         see(&a.d, a.v + 5);
     }
