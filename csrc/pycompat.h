@@ -103,6 +103,13 @@ static inline void pyc_fast_swap(PyThreadState **slot, PyThreadState *from, PyTh
     __atomic_store_n(&from->state, 0 /* _Py_THREAD_DETACHED */, __ATOMIC_RELEASE);
     __atomic_store_n(&to->state, 1 /* _Py_THREAD_ATTACHED */, __ATOMIC_RELEASE);
 #endif
+#if PYC_313
+    /* A request to drop the GIL that came just as `to` was left has been met since, or
+     * is made again in time; take_gil() clears it likewise. Kept, it would let drop_gil()
+     * wait for a taker that there may not be. */
+    if (__builtin_expect(__atomic_load_n(&to->eval_breaker, __ATOMIC_RELAXED) & 1u, 0))
+        __atomic_fetch_and(&to->eval_breaker, ~(uintptr_t)1, __ATOMIC_SEQ_CST);
+#endif
     *slot = to;
     /* whom a thread that waits for the GIL asks to drop it */
     __atomic_store_n((PyThreadState **)(void *)&pyc_gil(to->interp)->last_holder, to, __ATOMIC_RELAXED);
