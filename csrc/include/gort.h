@@ -73,7 +73,9 @@ GORT_API size_t gort_chan_cap(const gort_chan *c);
 /* timeout_ns: GORT_FOREVER waits for ever, 0 or less does not wait
  * (GORT_EAGAIN for 0, as gort_chan_try_*). A NULL channel is Go's nil channel.
  * send: GORT_OK or GORT_ECLOSED, GORT_EAGAIN, GORT_ETIMEDOUT.
- * recv: GORT_OK, or GORT_ECLOSED with *elem zeroed, GORT_EAGAIN, GORT_ETIMEDOUT. */
+ * recv: GORT_OK, or GORT_ECLOSED with *elem zeroed, GORT_EAGAIN, GORT_ETIMEDOUT.
+ * Who received the last message may unref the channel at once; to use it after a
+ * call that let others go on, hold a reference of your own. */
 GORT_API int gort_chan_send(gort_chan *c, const void *elem);
 GORT_API int gort_chan_recv(gort_chan *c, void *elem);
 GORT_API int gort_chan_send_timeout(gort_chan *c, const void *elem, int64_t timeout_ns);
