@@ -287,14 +287,16 @@ static bool m_idle_once(M *m, bool recheck, bool listed)
     return true;
 }
 
-/* Without a P: idle until there is one, or a G to run without. */
-void m_stop(M *m, bool recheck)
+/* Without a P: idle until there is one, or a G to run without. With look it takes an
+ * idle one at once: it has run a G without a P, which may have been the last that
+ * could wake another, and the M that waited to look again may be the one that ran it. */
+void m_stop(M *m, bool recheck, bool look)
 {
     Dom *d = m->dom;
     gmutex_lock(&d->lock);
     while (!m->nextg) {
         /* Injected since m looked, and no thread could be started for it? */
-        if (d->pidle && (atomic_load(&d->runqsize) > 0 || !runq_empty(d->pidle))) {
+        if (d->pidle && (look || atomic_load(&d->runqsize) > 0 || !runq_empty(d->pidle))) {
             p_acquire(m, pidle_get(d));
             break;
         }

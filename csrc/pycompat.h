@@ -68,6 +68,9 @@ static inline int pyc_gil_locked(PyInterpreterState *interp)
     return __atomic_load_n((int *)(void *)&pyc_gil(interp)->locked, __ATOMIC_RELAXED) > 0;
 }
 
+/* CPython's switch interval, in microseconds: how long a thread waits before it asks for the GIL. */
+static inline unsigned long *pyc_interval(PyInterpreterState *interp) { return &pyc_gil(interp)->interval; }
+
 static inline void *pyc_gil_holder(PyInterpreterState *interp)
 {   /* a guess if the caller has not the GIL; only to be compared */
 #if PYC_312
@@ -170,6 +173,20 @@ static inline void pyc_signals_forward(PyThreadState *main_ts, PyThreadState *to
     (void)main_ts;
     (void)to;
 #endif
+}
+
+/* Have the main thread, on which ts runs, call fn(NULL) between two bytecodes. The GIL
+ * is held. -1: it cannot be asked now. */
+static inline int pyc_call_soon(PyThreadState *ts, int (*fn)(void *))
+{
+    if (Py_AddPendingCall(fn, NULL) != 0) return -1;
+#if PYC_313
+    /* asked was the main thread's own state */
+    __atomic_fetch_or(&ts->eval_breaker, (uintptr_t)4, __ATOMIC_SEQ_CST);
+#else
+    (void)ts;
+#endif
+    return 0;
 }
 
 /* ---- recursion and the C stack ------------------------------------------------ */

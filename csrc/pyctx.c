@@ -29,6 +29,7 @@
 #define _GNU_SOURCE
 #include "pycompat.h"
 #include "pyctx.h"
+#include "schedint.h"
 
 #include <link.h>
 #include <stdlib.h>
@@ -182,6 +183,44 @@ static void *ctx_gil_enter(void)
     attach_ts(helper_ts);
     atomic_store(&helper_in, true);
     return helper_ts;
+}
+
+/* Called by CPython between two bytecodes of the main thread. */
+static int move_here(void *arg)
+{
+    (void)arg;
+    M *m = getm();
+    G *g = m ? m->curg : NULL;
+    if (!m || m != gort_python.main_m || !g || g->main || g->lockedm || m->p) return 0;
+    /* Within a C library's callback the library may hold locks of this OS thread. */
+    if (((PyThreadState *)g->ts)->gilstate_counter <= 1) sched_move(g);
+    return 0;
+}
+
+/* What runs on the main thread has lost its P there; the main goroutine, which runs
+ * nowhere else, must not wait for its end. */
+static void ctx_move_off(M *m)
+{
+    if (m->ts) (void)pyc_call_soon(m->ts, move_here);
+}
+
+/* Goroutines that compute without a P each take a turn as long as the one who has
+ * it, who then waits for all of theirs. So that he waits no longer for many than
+ * for one, turns get shorter. What the user sets meanwhile stays. */
+#define INTERVAL_MIN_US 500
+static void ctx_share(int hogs)
+{
+    static unsigned long users, ours;
+    unsigned long *now = pyc_interval(main_ts->interp);
+    unsigned long is = __atomic_load_n(now, __ATOMIC_RELAXED);
+    if (!ours || is != ours) users = is;
+    ours = 0;
+    if (hogs > 0) {
+        ours = users / (unsigned long)(hogs + 1);
+        if (ours < INTERVAL_MIN_US) ours = INTERVAL_MIN_US;
+        if (ours > users) ours = users;
+    }
+    __atomic_store_n(now, ours ? ours : users, __ATOMIC_RELAXED);
 }
 
 static void ctx_gil_leave(void *ts)
@@ -397,7 +436,7 @@ static const pyhooks hooks = {
     .swap = ctx_swap, .attach = ctx_attach, .detach = ctx_detach,
     .release = ctx_release, .acquire = ctx_acquire, .deadlock = ctx_deadlock,
     .signals = ctx_signals, .dump = ctx_dump, .detached = ctx_detached,
-    .gil_enter = ctx_gil_enter, .gil_leave = ctx_gil_leave, .drop = ctx_drop, .start = ctx_start,
+    .share = ctx_share, .move_off = ctx_move_off, .gil_enter = ctx_gil_enter, .gil_leave = ctx_gil_leave, .drop = ctx_drop, .start = ctx_start,
 };
 
 const char *pyctx_swap_name(void) { return fast ? "fast" : "stock"; }

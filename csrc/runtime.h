@@ -297,6 +297,8 @@ typedef struct pyhooks {
     void (*dump)(int fd, G *g);   /* async-signal-safe Python stack */
     int (*detached)(M *m);        /* is m's G in a call? 1: so it seems; 2: or it waits
                                      for the GIL, which another thread has */
+    void (*move_off)(M *m);       /* GIL: have what computes on the main thread go on elsewhere */
+    void (*share)(int hogs);      /* so many compute without a P: what is a turn's length? */
     void *(*gil_enter)(void);     /* sysmon: take the GIL on a state of its own */
     void (*gil_leave)(void *);
     G *(*start)(gfresh *f, G *on); /* give it a G (`on`, or one of its choice); NULL:

@@ -686,8 +686,10 @@ static G *find_runnable(M *m)
 {
     Dom *d = m->dom;
     int recheck = 0;
+    bool look = d->kind == GK_PYTHON;
 top:
-    if (unlikely(!m->p)) m_stop(m, recheck < 0);
+    if (unlikely(!m->p)) m_stop(m, recheck < 0, look);
+    look = false;
     if (unlikely(m->nextg != NULL)) {
         gmutex_lock(&d->lock);
         G *g = m->nextg;

@@ -26,7 +26,7 @@ void p_retire(M *m);
 void p_handoff(M *m);
 bool m_start(Dom *d, P *p, bool spinning);
 bool m_ensure(Dom *d);
-void m_stop(M *m, bool recheck);
+void m_stop(M *m, bool recheck, bool look);
 void m_stop_locked(M *m);
 void m_start_locked(M *m, G *g);
 void m_run_without_p(Dom *d, G *g);

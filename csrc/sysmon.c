@@ -1,7 +1,9 @@
 /* sysmon.c - the thread that watches, after Go's sysmon: it owns no P.
  *
  * - Takes the P from an M whose Python goroutine sits in a call that released
- *   the GIL while other goroutines could run, and gives it to another M.
+ *   the GIL while other goroutines could run, or has computed for 10 ms while
+ *   they could, and gives it to another M. The one that computes goes on without
+ *   a P; it and the M that has it share the GIL by CPython's switch interval.
  * - Starts an M for a timer that is overdue while Ps are idle.
  * - Keeps the coarse clock, and prints GORT_DEBUG=schedtrace lines.
  * It polls every 20 us after it did something, doubling up to 10 ms after 1 ms
@@ -19,6 +21,7 @@
 
 #define POLL_MIN_NS 20000
 #define POLL_MAX_NS 10000000
+#define SLICE_NS 10000000       /* how long a goroutine may compute while others wait (Go) */
 
 _Atomic int64_t gort_coarse_ns;
 static _Atomic uint32_t sleeping; /* futex: 1 = sysmon sleeps until woken */
@@ -62,20 +65,37 @@ static bool retake(Dom *d)
         if (!stuck(d, p, &ticks[i], &since[i])) continue;
         M *m = atomic_load(&p->m);
         int how = m ? gort_py->detached(m) : 0; /* a guess, made sure of below */
-        if (!how || (how == 2 && gort_now_ns() - since[i] < POLL_MAX_NS)) continue;
+        if (how != 1 && gort_now_ns() - since[i] < SLICE_NS) continue;
         void *save = gort_py->gil_enter();
         if (!save) return did;
         m = atomic_load(&p->m);
-        bool take = stuck(d, p, &ticks[i], &since[i]) && m && m->p == p && m->curg && gort_py->detached(m);
+        bool take = stuck(d, p, &ticks[i], &since[i]) && m && m->p == p && m->curg;
         if (take) {
-            atomic_store(&m->curg->status, G_SYSCALL);
+            if (how) atomic_store(&m->curg->status, G_SYSCALL);
             m->p = NULL;
             did = true;
+            if (m == d->main_m && !m->curg->main) gort_py->move_off(m);
         }
         gort_py->gil_leave(save);
         if (take) m_start(d, p, false);
     }
     return did;
+}
+
+/* How many goroutines compute without a P, as long as one has it. */
+static int hogs(Dom *d)
+{
+    int n = 0;
+    gmutex_lock(&d->lock);
+    bool wanted = atomic_load(&d->npidle) < d->nallp || d->timer_m;
+    for (M *m = atomic_load(&d->allm); m && wanted; m = m->alllink) {
+        /* Both are that thread's own: a guess. Gs stay mapped, a stale one does no harm. */
+        P *p = __atomic_load_n(&m->p, __ATOMIC_RELAXED);
+        G *g = __atomic_load_n(&m->curg, __ATOMIC_RELAXED);
+        n += !m->idle && !p && g && atomic_load_explicit(&g->status, memory_order_relaxed) == G_RUNNING;
+    }
+    gmutex_unlock(&d->lock);
+    return n;
 }
 
 /* ---- overdue timers --------------------------------------------------------- */
@@ -148,6 +168,7 @@ static void *sysmon_main(void *arg)
     (void)arg;
     int64_t delay = POLL_MIN_NS, idle_rounds = 0;
     uint64_t last_act = 0;
+    int sharing = 0;
     int64_t trace_ns = config_debug("schedtrace", 0) * 1000000, next_trace = started_ns;
     for (;;) {
         _Atomic uint32_t never = 0;
@@ -157,7 +178,11 @@ static void *sysmon_main(void *arg)
         bool did = overdue(&gort_native, now);
         if (gort_py) {
             did |= overdue(&gort_python, now);
-            if (!atomic_load(&sysmon_no_python)) did |= retake(&gort_python);
+            if (!atomic_load(&sysmon_no_python)) {
+                did |= retake(&gort_python);
+                int n = hogs(&gort_python);
+                if (n != sharing) gort_py->share(sharing = n);
+            }
         }
         if (trace_ns > 0 && now >= next_trace) {
             schedtrace(now);

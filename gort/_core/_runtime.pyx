@@ -34,6 +34,7 @@ include "native.pxi"
 include "rate.pxi"
 include "singleflight.pxi"
 include "errgroup.pxi"
+include "rlock.pxi"
 include "life.pxi"
 
 _start_runtime()

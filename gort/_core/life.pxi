@@ -56,8 +56,7 @@ class _ThreadIdentity:
 
     @staticmethod
     def get_ident():
-        cdef G *g = gort_curg()
-        return _thread.get_ident() if g == NULL or g.main else <uint64_t>g
+        return whoami()
 
 
 # ---- run() and the end ----------------------------------------------------------
@@ -148,5 +147,6 @@ cdef int _start_runtime() except -1:
     if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
         _signal.signal(_signal.SIGINT, _on_sigint)
     _frozen_importlib._thread = _ThreadIdentity()
+    _replace_rlocks()
     _atexit.register(_at_exit)
     return 0
