@@ -27,6 +27,7 @@ _Atomic int64_t gort_coarse_ns;
 static _Atomic uint32_t sleeping; /* futex: 1 = sysmon sleeps until woken */
 static int64_t started_ns;
 _Atomic bool sysmon_no_python;    /* the interpreter is going away */
+_Atomic int sysmon_tid;           /* its thread, 0 if there is none */
 
 void sysmon_wake(void)
 {
@@ -166,6 +167,7 @@ static void schedtrace(int64_t now)
 static void *sysmon_main(void *arg)
 {
     (void)arg;
+    atomic_store(&sysmon_tid, os_gettid());
     int64_t delay = POLL_MIN_NS, idle_rounds = 0;
     uint64_t last_act = 0;
     int sharing = 0;
