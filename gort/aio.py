@@ -324,6 +324,8 @@ def run(
     The others go on while the loop waits. Several goroutines may each run a loop. `loop_factory` is, for
     example, `uvloop.new_event_loop`. Raises RuntimeError if a loop runs in the calling goroutine already.
     """
+    if asyncio._get_running_loop() is not None:
+        raise RuntimeError("aio.run() cannot be called from a running event loop")
     lock_os_thread()  # loops know their thread; and a goroutine other than the main one leaves the main thread
     try:
         with asyncio.Runner(debug=debug, loop_factory=loop_factory) as runner:
