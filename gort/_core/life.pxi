@@ -1,8 +1,6 @@
 # life.pxi - start, run(), signals, and the end of the program.
 
 import atexit as _atexit
-import _frozen_importlib
-import _thread
 import signal as _signal
 import weakref as _weakref
 
@@ -45,18 +43,6 @@ def _on_sigint(signum, frame):
     if g == NULL or g.main:
         raise KeyboardInterrupt
     interrupt_main(KeyboardInterrupt())
-
-
-# ---- imports: CPython knows the owner of a module's lock by its OS thread
-class _ThreadIdentity:
-    """`_thread` as importlib sees it: a goroutine is somebody of its own."""
-
-    def __getattr__(self, name):
-        return getattr(_thread, name)
-
-    @staticmethod
-    def get_ident():
-        return whoami()
 
 
 # ---- run() and the end ----------------------------------------------------------
@@ -146,7 +132,7 @@ cdef int _start_runtime() except -1:
     gort_main_g.handle = <void *>main_goroutine
     if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
         _signal.signal(_signal.SIGINT, _on_sigint)
-    _frozen_importlib._thread = _ThreadIdentity()
+    _replace_import_locks()
     _replace_rlocks()
     _atexit.register(_at_exit)
     return 0
