@@ -79,11 +79,15 @@ class _Call:
         except BaseException as e:
             self.error = e
         self.over = True
-        try:
-            self.loop.call_soon_threadsafe(self.wake)
-        except RuntimeError:  # the loop is closed, and nobody waits any more
-            if self.error is not None:
-                raise self.error from None
+        while True:
+            try:
+                self.loop.call_soon_threadsafe(self.wake)
+            except GoroutineExit:  # a kill that came too late
+                continue
+            except RuntimeError:  # the loop is closed, and nobody waits any more
+                if self.error is not None:
+                    raise self.error from None
+            return
 
     def wake(self) -> None:
         if not self.future.done():
@@ -295,8 +299,10 @@ def run_coroutine(
     run = _Run(awaitable, loop)
     try:
         loop.call_soon_threadsafe(run.begin)
-    except RuntimeError:
-        _discard(awaitable)
+    except BaseException as e:
+        run.given_up = True
+        if isinstance(e, RuntimeError):  # closed
+            _discard(awaitable)
         raise
     try:
         run.over.recv_ok(timeout, ctx=ctx)

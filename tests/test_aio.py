@@ -6,9 +6,11 @@ import asyncio
 import contextvars
 import gc
 import random
+import re
 import threading
 import weakref
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +21,7 @@ from model_support import (
     PlainThread,
     finish,
     operations,
+    output_of,
     park,
     settle,
     spin_until,
@@ -963,3 +966,10 @@ def test_threads_of_the_default_executor_use_channels(run: Any) -> None:
 
     assert run(main) == 190
     assert not [t for t in threading.enumerate() if t.name.startswith("asyncio_")]
+
+
+def test_the_documentations_program_prints_what_is_written() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "aio.md").read_text(encoding="utf-8")
+    found = re.search(r"^```python\n(.*?)^```\n\n```text\n(.*?)^```\n", page, re.DOTALL | re.MULTILINE)
+    assert found
+    assert output_of(found[1]) == found[2]
