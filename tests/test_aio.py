@@ -530,6 +530,7 @@ def test_nothing_keeps_a_value_or_an_exception() -> None:
         ch.send(thing)
         assert await task is thing
         del thing, task
+        spin_until(lambda: gort.num_goroutine() == 1)
         await asyncio.sleep(0)
         assert seen() is None
         error = Thing()
@@ -539,6 +540,7 @@ def test_nothing_keeps_a_value_or_an_exception() -> None:
         except Thing as e:
             assert e is error
         del error
+        spin_until(lambda: gort.num_goroutine() == 1)
         await asyncio.sleep(0)
         gc.collect()
         assert seen() is None
@@ -739,23 +741,27 @@ def test_kill_cancels_the_task(loop: Any) -> None:
 
 
 def test_a_result_in_spite_of_the_cancellation_is_returned(loop: Any) -> None:
-    async def stubborn() -> str:
+    async def body(fail: bool, begun: gort.Chan[None]) -> str:
+        begun.close()
         try:
             await asyncio.sleep(3600)
         except asyncio.CancelledError:
             await asyncio.sleep(0)
+            if fail:
+                raise LookupError("while it was cancelled") from None
         return "done"
 
-    async def fails() -> str:
-        try:
-            await asyncio.sleep(3600)
-        except asyncio.CancelledError:
-            raise LookupError("while it was cancelled") from None
-        return ""
+    def canceled(fail: bool) -> Any:
+        begun: gort.Chan[None] = gort.Chan()
+        ctx, cancel = gort.context.with_cancel(gort.context.background())
+        g = gort.go(aio.run_coroutine, body(fail, begun), loop, ctx=ctx)
+        begun.recv_ok()
+        cancel()
+        return g.join()
 
-    assert aio.run_coroutine(stubborn(), loop, timeout=0.01) == "done"
+    assert canceled(fail=False) == "done"
     with pytest.raises(LookupError):
-        aio.run_coroutine(fails(), loop, timeout=0.01)
+        canceled(fail=True)
 
 
 def test_a_task_that_others_cancel_raises_cancelled_error(loop: Any) -> None:

@@ -506,18 +506,15 @@ def test_cached_properties_and_lru_caches_of_many(where: Where) -> None:
 def test_a_goroutine_has_the_name_of_the_thread_it_is_on() -> None:
     """Threads are not goroutines: `gort.current()` names these."""
 
-    def body() -> None:
-        assert threading.current_thread().ident == threading.get_ident()
-        assert gort.blocking(lambda: (threading.get_ident(), threading.current_thread().ident))[0] != 0
-        ident = gort.blocking(threading.get_ident)
-        assert gort.blocking(lambda: threading.current_thread() is threading.main_thread()) is (
-            ident == threading.main_thread().ident
-        )
+    def body() -> bool:
+        gort.lock_os_thread()  # else it may change between two looks at it
+        thread = threading.current_thread()
+        same = thread.ident == threading.get_ident() and thread.native_id == threading.get_native_id()
+        gort.unlock_os_thread()
+        return same and thread is not threading.main_thread()
 
-    for g in [gort.go(body) for _ in range(5)]:
-        g.join()
+    assert all(g.join() for g in [gort.go(body) for _ in range(5)])
     assert threading.current_thread() is threading.main_thread()
-    assert threading.main_thread().is_alive()
 
 
 def test_a_goroutine_locked_to_its_thread_keeps_its_name() -> None:
