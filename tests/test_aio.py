@@ -7,6 +7,7 @@ import contextvars
 import gc
 import random
 import re
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Coroutine
@@ -566,7 +567,7 @@ def test_no_value_is_lost_whatever_is_cancelled(run: Any) -> None:
         elif how == 1:
             async with asyncio.timeout(rng.random() * 0.0004):
                 got.append(await aio.recv(ch))
-        elif how == 2:
+        elif how == 2 and sys.version_info >= (3, 12):  # up to 3.11 it drops what came when it was cancelled
             got.append(await asyncio.wait_for(aio.recv(ch), rng.random() * 0.0004))
         else:
             _, value, _ = await aio.select(gort.NIL, ch)
