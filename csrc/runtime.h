@@ -227,6 +227,8 @@ struct P {
     uint64_t timer_tsc;         /* cycle counter at the last look at the timers */
     G *gfree;                   /* dead Gs, ready for reuse */
     int32_t ngfree;
+    uint32_t io_calls;          /* since others last had their turn, see pd_fair */
+    uint64_t poll_tsc;          /* cycle counter at the last look at the network */
     _Atomic int64_t created, ended; /* goroutines; owner writes, all read */
     timers tm;
 };
@@ -248,6 +250,7 @@ struct M {
     bool spinning;
     bool idle;                  /* on the idle list; dom.lock */
     _Atomic uint32_t note;      /* futex: 1 = woken */
+    _Atomic bool in_poll;       /* it sleeps in the network poller instead; see netpoll_sleep */
     uint32_t rng;
     uint32_t id;
     pthread_t thread;

@@ -21,7 +21,7 @@
  * otherwise; P fields to the M that owns the P.
  */
 #define _GNU_SOURCE
-#include "runtime.h"
+#include "netpoll.h"
 #include "schedint.h"
 
 #include <stdlib.h>
@@ -39,6 +39,7 @@
 #else
 #define TIMER_CYCLES 1000u
 #endif
+#define POLL_CYCLES (2 * TIMER_CYCLES) /* and at the network, with something else to run all the time */
 #define RUNNEXT_NS 3000         /* how long a thief leaves a runnext alone */
 #define GFREE_LOCAL 64          /* dead Gs a P keeps for itself (multi-P domains) */
 #define GFREE_MAX 65536         /* dead Gs a domain keeps with their stacks, some 300 MB */
@@ -681,6 +682,12 @@ static G *globq_take(Dom *d, P *p, int max)
     return g;
 }
 
+static int poll_network(Dom *d, P *p)
+{
+    p->poll_tsc = cycles();
+    return netpoll_now(d);
+}
+
 /* On g0: a runnable G. Blocks. May come back with m->p NULL and a G to run so. */
 static G *find_runnable(M *m)
 {
@@ -708,6 +715,7 @@ top:
     G *g;
     if (atomic_load_explicit(&p->schedtick, memory_order_relaxed) % SCHED_TICK == 0) {
         run_all_timers(d, p, gort_now_ns());
+        if (netpoll_any() && cycles() - p->poll_tsc > POLL_CYCLES) poll_network(d, p);
         if ((g = globq_take(d, p, 1))) return g;
     } else if (atomic_load_explicit(&p->tm.n, memory_order_relaxed)) {
         p->timer_tsc = cycles();
@@ -715,6 +723,7 @@ top:
     }
     if ((g = runq_get(p))) return g;
     if ((g = globq_take(d, p, 0))) return g;
+    if (netpoll_any() && poll_network(d, p) > 0 && (g = runq_get(p))) return g;
     int n = atomic_load(&d->nprocs);
     if (d->nallp > 1 && (m->spinning || 2 * atomic_load(&d->nmspinning) < n - atomic_load(&d->npidle))) {
         if (!m->spinning) {
