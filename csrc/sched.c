@@ -492,6 +492,13 @@ static inline bool timers_look(P *p)
     return cycles() - p->timer_tsc > TIMER_CYCLES;
 }
 
+static inline bool poll_due(P *p) { return cycles() - p->poll_tsc > POLL_CYCLES; }
+static int poll_network(Dom *d, P *p)
+{
+    p->poll_tsc = cycles();
+    return netpoll_now(d);
+}
+
 static inline uint32_t next_tick(P *p) /* only the owner writes it */
 {
     uint32_t t = atomic_load_explicit(&p->schedtick, memory_order_relaxed) + 1;
@@ -549,8 +556,9 @@ void g_yield_on(M *m)
         }
         bubble_yields(g);
     } else if (p && atomic_load_explicit(&m->dom->runqsize, memory_order_relaxed) == 0 && runq_empty(p) &&
-        !timers_look(p))
+               !timers_look(p) && !(netpoll_any() && poll_due(p) && poll_network(m->dom, p) > 0)) {
         return;
+    }
     atomic_store_explicit(&g->status, G_RUNNABLE, memory_order_relaxed);
     leave(m, g, C_YIELD);
 }
@@ -682,12 +690,6 @@ static G *globq_take(Dom *d, P *p, int max)
     return g;
 }
 
-static int poll_network(Dom *d, P *p)
-{
-    p->poll_tsc = cycles();
-    return netpoll_now(d);
-}
-
 /* On g0: a runnable G. Blocks. May come back with m->p NULL and a G to run so. */
 static G *find_runnable(M *m)
 {
@@ -715,7 +717,7 @@ top:
     G *g;
     if (atomic_load_explicit(&p->schedtick, memory_order_relaxed) % SCHED_TICK == 0) {
         run_all_timers(d, p, gort_now_ns());
-        if (netpoll_any() && cycles() - p->poll_tsc > POLL_CYCLES) poll_network(d, p);
+        if (netpoll_any() && poll_due(p)) poll_network(d, p);
         if ((g = globq_take(d, p, 1))) return g;
     } else if (atomic_load_explicit(&p->tm.n, memory_order_relaxed)) {
         p->timer_tsc = cycles();

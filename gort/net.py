@@ -10,8 +10,9 @@ A call on a socket that has to wait parks its goroutine alone. Addresses are tex
 
 from __future__ import annotations
 
+import _socket
 import os as _os
-import socket as _socket
+from functools import cache as _cache
 from typing import Any, SupportsFloat, SupportsIndex
 
 from gort import context as _context
@@ -24,6 +25,7 @@ from gort._core._runtime import (
     IncompleteRead,
     Listener,
     PacketConn,
+    WouldBlock,
     _addr_family,
     _connect,
     _ip_addr,
@@ -167,13 +169,15 @@ def _addresses(address: str, default: str, timeout: _Seconds | None, ctx: Any) -
 
 
 # ---- listening -----------------------------------------------------------------------
+@_cache
 def _have_ipv6() -> bool:
+    loopback = _ip_addr("::1", "", 0)
+    assert loopback is not None
     try:
-        with _socket.socket(_socket.AF_INET6, _socket.SOCK_STREAM) as s:
-            s.bind(("::1", 0))
-            return True
+        _listen(loopback, 0, False).close()
     except OSError:
         return False
+    return True
 
 
 def _bind_address(address: object) -> Addr:
@@ -205,9 +209,7 @@ def listen_packet(address: str, *, reuse_port: bool = False) -> PacketConn:
 
 
 # ---- dialing ---------------------------------------------------------------------------
-def dial(
-    address: str, *, timeout: _Seconds | None = None, ctx: Any = None, local_address: str | None = None
-) -> Conn:
+def dial(address: str, *, timeout: _Seconds | None = None, ctx: Any = None, local_address: str | None = None) -> Conn:
     """Connect to `address` and return the connection. Parks.
 
     The addresses of a name are tried one after the other; if it has some of IPv6 and of IPv4, those
@@ -296,14 +298,26 @@ def _dial_parallel(primaries: list[Addr], fallbacks: list[Addr], local: Addr | N
             conn.close()
             conn = None
         results.send((primary, conn, error))
+        if over.err() is not None:
+            close_rest()
+
+    def close_rest() -> None:
+        while True:
+            try:
+                conn = results.recv_nowait()[1]
+            except WouldBlock:
+                return
+            if conn is not None:
+                conn.close()
 
     timer = _time.Timer(_FALLBACK_DELAY)
-    running, first, won = 1, None, None
+    running = 1
+    first: BaseException | None = None
     try:
         go(race, True)
         while running:
-            waits = [results, timer.c]
-            index, value, _ = select(*waits, ctx=ctx)
+            value: Any
+            index, value, _ = select(results, timer.c, ctx=ctx)
             if index == 1:
                 running += 1
                 go(race, False)
@@ -311,6 +325,7 @@ def _dial_parallel(primaries: list[Addr], fallbacks: list[Addr], local: Addr | N
             primary, won, error = value
             running -= 1
             if won is not None:
+                assert isinstance(won, Conn)
                 return won
             if primary or first is None:
                 first = error
@@ -322,10 +337,7 @@ def _dial_parallel(primaries: list[Addr], fallbacks: list[Addr], local: Addr | N
     finally:
         timer.stop()
         cancel()
-        while len(results):  # one that had won as well, before it could see the end
-            _, conn, _ = results.recv()
-            if conn is not None:
-                conn.close()
+        close_rest()
 
 
 def dial_packet(address: str, *, timeout: _Seconds | None = None, ctx: Any = None) -> PacketConn:

@@ -14,6 +14,7 @@ cdef extern from *:
     static char gort_scratch[65536]; /* GIL: between a read and the copy of what it gave */
     """
     char gort_scratch[65536]
+    int PyErr_ResourceWarning(object source, Py_ssize_t level, const char *format, ...) except -1
     int _PyBytes_Resize(PyObject **b, Py_ssize_t n) except -1
     PyObject *new_bytes "PyBytes_FromStringAndSize"(char *p, Py_ssize_t n) except NULL
 
@@ -121,8 +122,7 @@ cdef class Socket:
 
     def __del__(self):
         if self.pd != NULL and not self.pd.closing:
-            import warnings
-            warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
+            PyErr_ResourceWarning(self, 1, "unclosed %R", <PyObject *>self)
 
     def __dealloc__(self):
         if self.pd != NULL:
@@ -213,7 +213,12 @@ cdef class Socket:
         if r <= NET_SYS or r == GORT_ECLOSED or r == GORT_ETIMEDOUT:
             raise_os(r, self.name(True) or self.name(False), written)
         if r == GORT_EAGAIN:
-            not_in_time(ctx)
+            try:
+                not_in_time(ctx)
+            except TimeoutError as e:
+                if written >= 0 and type(e) is TimeoutError:
+                    e.written = written
+                raise
         raise_wait(<int>r, ctx)
         return 0
 
