@@ -3,8 +3,8 @@
  *
  *   echo_load PORT CONNS MILLISECONDS [idle]
  *
- * It moves to a core other than the one it was started on, connects all, lets a fifth
- * of the time go by, and then measures: it prints the requests answered, the seconds
+ * It moves to a core other than the one it was started on, connects all, waits for an
+ * answer on each, lets a fifth of the time go by, and then measures: it prints the requests answered, the seconds
  * they took, and the median, 99th percentile and maximum of their latencies in
  * microseconds. With `idle` it sends one request on each connection, prints a line when
  * all are answered, and keeps the connections until its standard input ends.
@@ -29,7 +29,7 @@
 #define SIZE 64
 #define MAXLAT 20000000 /* latencies kept */
 
-typedef struct conn { int fd, got; int64_t sent; } conn;
+typedef struct conn { int fd, got, served; int64_t sent; } conn;
 
 static _Noreturn void die(const char *what)
 {
@@ -102,7 +102,8 @@ int main(int argc, char **argv)
         struct epoll_event e = { .events = EPOLLIN, .data.ptr = &cs[i] };
         if (epoll_ctl(ep, EPOLL_CTL_ADD, cs[i].fd, &e) < 0) die("epoll_ctl");
     }
-    int64_t begin = now() + length / 5, end = begin + length, count = 0;
+    int64_t begin = INT64_MAX, end = INT64_MAX, count = 0;
+    int served = 0, left = n;
     for (int i = 0; i < n; i++) request(&cs[i]);
     for (;;) {
         struct epoll_event ev[256];
@@ -115,11 +116,16 @@ int main(int argc, char **argv)
             if (r <= 0) die("recv");
             if ((c->got += (int)r) < SIZE) continue;
             int64_t t = now();
-            if (idle) {
-                if (++count == n) goto answered;
+            if (!c->served++ && ++served == n) {
+                if (idle) goto answered;
+                begin = t + length / 5;
+                end = begin + length;
+            }
+            if (idle) continue;
+            if (t >= end) { /* no more requests, but all answers: nothing is reset */
+                if (--left == 0) goto done;
                 continue;
             }
-            if (t >= end) goto done;
             if (c->sent >= begin && count < MAXLAT) lat[count++] = (float)(t - c->sent) / 1000;
             request(c);
         }
@@ -130,6 +136,7 @@ answered:
     while (getchar() != EOF) {}
     return 0;
 done:
+    if (!count) die("no time to measure");
     qsort(lat, (size_t)count, sizeof *lat, by_size);
     printf("%lld %.6f %.1f %.1f %.1f\n", (long long)count, (double)length / 1e9, (double)lat[count / 2],
            (double)lat[count * 99 / 100], (double)lat[count - 1]);
