@@ -161,16 +161,6 @@ static void side_ready(gort_pd *pd, int side, G ***last)
     if (!side_wake(pd, side, WC_OK, last)) atomic_store(&pd->side[side].ready, true);
 }
 
-static int ready_chain(G *g)
-{
-    int n = 0;
-    for (G *next; g; g = next, n++) {
-        next = g->link;
-        g_ready_last(g);
-    }
-    return n;
-}
-
 /* The office is held. In the order of the events, each at the end of the queue. */
 static int deliver(int n)
 {
@@ -195,7 +185,7 @@ static int deliver(int n)
         }
         gmutex_unlock(&pd->lock);
     }
-    int woken = ready_chain(first);
+    int woken = g_ready_list(first);
     return woken ? woken : threads > 0 && n > 0;
 }
 
@@ -345,7 +335,7 @@ int pd_close(gort_pd *pd)
             if (waitq_give(&s->turns, 0, WC_CLOSED, &ready) && ready) chain_add(&last, ready);
     }
     unlock_close(pd);
-    ready_chain(first);
+    g_ready_list(first);
     return GORT_OK;
 }
 
@@ -470,7 +460,7 @@ static void expire(gort_pd *pd, int side, uint64_t seq)
         side_wake(pd, side, WC_OK, &last);
     }
     gmutex_unlock(&pd->lock);
-    ready_chain(first);
+    g_ready_list(first);
 }
 static void expire_read(void *pd, uint64_t seq, int64_t now) { (void)now; expire(pd, PD_READ, seq); }
 static void expire_write(void *pd, uint64_t seq, int64_t now) { (void)now; expire(pd, PD_WRITE, seq); }
@@ -500,7 +490,7 @@ int pd_set_deadline(gort_pd *pd, int sides, int64_t when)
         }
     }
     gmutex_unlock(&pd->lock);
-    ready_chain(first);
+    g_ready_list(first);
     return r;
 }
 

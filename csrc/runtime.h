@@ -332,6 +332,7 @@ uint64_t g_new_id(void);
 void sched_each_fresh(Dom *d, void (*fn)(void *handle, void *), void *arg); /* GIL */
 void g_ready(G *g);             /* WAITING -> RUNNABLE, after a claim; runs next */
 void g_ready_last(G *g);        /* the same, but at the end of the queue */
+int g_ready_list(G *first);     /* the same for a chain */
 void g_yield(void);
 void g_yield_on(M *m);          /* the same for a caller that has looked: m->curg is set */
 int sched_set_procs(Dom *d, int n);

@@ -391,6 +391,49 @@ static void make_ready(G *g, bool next)
 void g_ready(G *g) { make_ready(g, true); }
 void g_ready_last(G *g) { make_ready(g, false); }
 
+/* A chain of claimed Gs, in order (Go's injectglist): onto the ring while it has room and
+ * nobody is in the global queue, else behind those, as who yields goes. A ring that
+ * overflowed would put the first ones last. How many there were. */
+int g_ready_list(G *first)
+{
+    M *m = getm();
+    P *p = m ? m->p : NULL;
+    G *rest[2] = {0}, **last[2] = { &rest[0], &rest[1] };
+    int n = 0;
+    for (G *g = first, *next; g; g = next, n++) {
+        next = g->link;
+        GASSERT(atomic_load(&g->status) == G_WAITING);
+        atomic_store_explicit(&g->status, G_RUNNABLE, memory_order_relaxed);
+        int py = g->dom == &gort_python;
+        if (unlikely(g->bubble && g->bubble->seeded)) {
+            bubble_submit(g);
+        } else if (p && p->dom == g->dom && !rest[py] && runq_has_room(p) &&
+                   atomic_load_explicit(&g->dom->runqsize, memory_order_relaxed) == 0) {
+            ring_put(p, g);
+        } else {
+            g->link = NULL;
+            *last[py] = g;
+            last[py] = &g->link;
+        }
+    }
+    for (int py = 0; py < 2; py++) {
+        Dom *d = py ? &gort_python : &gort_native;
+        P *idle = NULL;
+        if (rest[py]) {
+            gmutex_lock(&d->lock);
+            for (G *g = rest[py], *next; g; g = next) {
+                next = g->link;
+                globq_put(d, g);
+            }
+            idle = pidle_get(d);
+            gmutex_unlock(&d->lock);
+        }
+        if (idle) m_start(d, idle, false);
+    }
+    if (n && p && atomic_load_explicit(&p->dom->nprocs, memory_order_relaxed) > 1) sched_wakep(p->dom);
+    return n;
+}
+
 /* An idle P and no M that looks for work: start one (Go's wakep). */
 void sched_wakep(Dom *d)
 {
@@ -725,7 +768,7 @@ top:
     }
     if ((g = runq_get(p))) return g;
     if ((g = globq_take(d, p, 0))) return g;
-    if (netpoll_any() && poll_network(d, p) > 0 && (g = runq_get(p))) return g;
+    if (netpoll_any() && poll_network(d, p) > 0) goto top;
     int n = atomic_load(&d->nprocs);
     if (d->nallp > 1 && (m->spinning || 2 * atomic_load(&d->nmspinning) < n - atomic_load(&d->npidle))) {
         if (!m->spinning) {

@@ -13,6 +13,7 @@ import gort.atomic
 import gort.context
 import gort.errgroup
 import gort.native
+import gort.net
 import gort.rate
 import gort.singleflight
 import gort.sync
@@ -28,6 +29,7 @@ NAMES = {
         with_timeout with_value without_cancel after_func cause current use timeout cancelable go""",
     gort.time: "sleep after tick Timer Ticker after_func now",
     gort.native: "go NativeGoroutine lib_path",
+    gort.net: "listen dial Listener Conn listen_packet dial_packet PacketConn pipe lookup Addr ErrClosed IncompleteRead",
     gort.errgroup: "Group",
     gort.singleflight: "Group Result",
     gort.rate: "Limiter Reservation Sometimes every",
@@ -59,6 +61,12 @@ METHODS = {
     gort.time.Timer: "c stop reset",
     gort.time.Ticker: "c stop reset",
     gort.native.NativeGoroutine: "join done id",
+    gort.net.Listener: "accept close addr set_deadline __iter__ __enter__ __exit__",
+    gort.net.Conn: """read read_into read_exactly write writev sendfile close close_read close_write set_deadline
+        set_read_deadline set_write_deadline local_addr remote_addr fileno set_no_delay set_keep_alive set_linger
+        set_option __enter__ __exit__""",
+    gort.net.PacketConn: """read_from read write_to write close set_deadline set_read_deadline set_write_deadline
+        local_addr remote_addr __enter__ __exit__""",
     gort.errgroup.Group: "go try_go wait ctx limit set_limit all_errors __enter__ __exit__",
     gort.singleflight.Group: "do do_chan forget",
     gort.singleflight.Result: "value err shared",
@@ -90,9 +98,7 @@ def test_method_exists(cls: type, name: str) -> None:
     assert hasattr(cls, name)
 
 
-@pytest.mark.parametrize(
-    ("module", "name"), [p for p in each(NAMES) if p.values[1] not in ("NIL", "excepthook")]
-)
+@pytest.mark.parametrize(("module", "name"), [p for p in each(NAMES) if p.values[1] not in ("NIL", "excepthook")])
 def test_name_has_a_docstring(module: ModuleType, name: str) -> None:
     assert inspect.getdoc(getattr(module, name))
 
