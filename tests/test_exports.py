@@ -29,7 +29,8 @@ NAMES = {
         with_timeout with_value without_cancel after_func cause current use timeout cancelable go""",
     gort.time: "sleep after tick Timer Ticker after_func now",
     gort.native: "go NativeGoroutine lib_path",
-    gort.net: "listen dial Listener Conn listen_packet dial_packet PacketConn pipe lookup Addr ErrClosed IncompleteRead",
+    gort.net: """listen dial Listener Conn listen_packet dial_packet PacketConn pipe lookup Addr ErrClosed
+        IncompleteRead""",
     gort.errgroup: "Group",
     gort.singleflight: "Group Result",
     gort.rate: "Limiter Reservation Sometimes every",

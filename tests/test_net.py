@@ -39,6 +39,7 @@ def descriptors() -> int:
 def no_descriptor_is_left() -> Iterator[None]:
     before = descriptors()
     yield
+    spin_until(lambda: gort.num_goroutine() == 1)
     gc.collect()
     assert descriptors() <= before + 2, "descriptors left open"  # the poller's own two
 
