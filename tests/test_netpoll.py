@@ -199,7 +199,7 @@ def test_threads_and_goroutines_on_one_connection() -> None:
     assert sorted(got) == sorted(bytes([k]) * 10 for k in (1, 2, 3, 4) for _ in range(n))
 
 
-def test_many_wake_at_once_in_the_order_of_their_events() -> None:
+def test_many_wake_at_once_and_none_is_overtaken_by_many() -> None:
     n = 600  # more than one look at the kernel gives, and than a P's ring holds
     pairs = [net.pipe() for _ in range(n)]
     woken: list[int] = []
@@ -215,7 +215,10 @@ def test_many_wake_at_once_in_the_order_of_their_events() -> None:
         pairs[i][1].write(b"x")
     for g in gs:
         g.join()
-    assert woken == order
+    assert sorted(woken) == sorted(order)
+    # At every 61st tick one of the global queue runs before those in the ring.
+    ran = {i: k for k, i in enumerate(woken)}
+    assert max(ran[i] - k for k, i in enumerate(order)) < 64
     for a, b in pairs:
         a.close()
         b.close()
