@@ -51,15 +51,17 @@ func startEcho() string {
 }
 
 func echoLoad(port string, connections, milliseconds int) map[string]float64 {
+	cpu := cpuTime()
 	out, err := exec.Command(loadProgram(), port, strconv.Itoa(connections), strconv.Itoa(milliseconds)).Output()
+	cpu = cpuTime() - cpu
 	if err != nil {
 		panic(err)
 	}
-	var count, seconds, p50, p99, most float64
-	if _, err := fmt.Sscan(string(out), &count, &seconds, &p50, &p99, &most); err != nil {
+	var count, seconds, p50, p99, most, all float64
+	if _, err := fmt.Sscan(string(out), &count, &seconds, &p50, &p99, &most, &all); err != nil {
 		panic(err)
 	}
-	return map[string]float64{"ns": seconds / count * 1e9, "p50": p50, "p99": p99}
+	return map[string]float64{"ns": seconds / count * 1e9, "p50": p50, "p99": p99, "cpu": float64(cpu) / all}
 }
 
 func idleConns(n int) map[string]float64 {

@@ -5,8 +5,8 @@
  *
  * It moves to a core other than the one it was started on, connects all, waits for an
  * answer on each, lets a fifth of the time go by, and then measures: it prints the requests answered, the seconds
- * they took, and the median, 99th percentile and maximum of their latencies in
- * microseconds. With `idle` it sends one request on each connection, prints a line when
+ * they took, the median, 99th percentile and maximum of their latencies in
+ * microseconds, and how many requests there were with those before and after. With `idle` it sends one request on each connection, prints a line when
  * all are answered, and keeps the connections until its standard input ends.
  */
 #define _GNU_SOURCE
@@ -104,6 +104,7 @@ int main(int argc, char **argv)
     }
     int64_t begin = INT64_MAX, end = INT64_MAX, count = 0;
     int served = 0, left = n;
+    long long all = 0;
     for (int i = 0; i < n; i++) request(&cs[i]);
     for (;;) {
         struct epoll_event ev[256];
@@ -138,7 +139,8 @@ answered:
 done:
     if (!count) die("no time to measure");
     qsort(lat, (size_t)count, sizeof *lat, by_size);
-    printf("%lld %.6f %.1f %.1f %.1f\n", (long long)count, (double)length / 1e9, (double)lat[count / 2],
-           (double)lat[count * 99 / 100], (double)lat[count - 1]);
+    for (int i = 0; i < n; i++) all += cs[i].served;
+    printf("%lld %.6f %.1f %.1f %.1f %lld\n", (long long)count, (double)length / 1e9, (double)lat[count / 2],
+           (double)lat[count * 99 / 100], (double)lat[count - 1], all);
     return 0;
 }
