@@ -115,6 +115,7 @@ cdef class Socket:
     """What a descriptor of the network poller has, whatever it is for."""
     cdef gort_pd *pd
     cdef object _local, _remote     # Addr, once known
+    cdef object path                # of the file that binding a Unix socket made
     cdef object __weakref__
 
     def __init__(self):
@@ -172,12 +173,20 @@ cdef class Socket:
     def close(self):
         """Close it: who waits in a call on it gets ErrClosed, and so do later calls. Does not park.
 
-        Closing it again does nothing.
+        Closing it again does nothing. The file of a Unix socket that was bound here is removed.
         """
-        if self.pd != NULL and not self.pd.closing:
-            self.name(False)  # both stay known
-            self.name(True)
-            pd_close(self.pd)
+        if self.pd == NULL or self.pd.closing:
+            return
+        self.name(False)  # both stay known
+        self.name(True)
+        path, self.path = self.path, None
+        if path is not None:  # first, or it might be that of the next one at this address
+            import os
+            try:
+                os.unlink(path)
+            except OSError:
+                pass
+        pd_close(self.pd)
 
     def set_deadline(self, seconds):
         """After `seconds` from now every call that waits or would wait raises TimeoutError, until it is set anew.
@@ -649,7 +658,6 @@ def _listen(addr, int backlog, bint reuse_port):
 cdef class Listener(Socket):
     """Waits for connections. Made by `listen()`; iterating over it accepts until it is closed."""
     cdef bint tcp
-    cdef object path                # of a Unix socket's file
 
     @property
     def addr(self):
@@ -679,18 +687,6 @@ cdef class Listener(Socket):
         c = new_conn(r, self.tcp)
         c._remote = addr_of(&a, n)
         return c
-
-    def close(self):
-        """Stop listening: who waits in accept() gets ErrClosed. A Unix socket's file is removed. Does not park."""
-        cdef object path
-        Socket.close(self)
-        path, self.path = self.path, None
-        if path is not None:
-            import os
-            try:
-                os.unlink(path)
-            except OSError:
-                pass
 
     def __iter__(self):
         return self
@@ -739,7 +735,6 @@ cdef class PacketConn(Socket):
     One goroutine may receive and another send at once; further ones queue.
     """
     cdef bint connected
-    cdef object path
 
     @property
     def local_addr(self):
@@ -824,15 +819,3 @@ cdef class PacketConn(Socket):
                 pd_done(self.pd, PD_WRITE)
         finally:
             PyBuffer_Release(&view)
-
-    def close(self):
-        """Close it: who waits in a call on it gets ErrClosed. A Unix socket's file is removed. Does not park."""
-        cdef object path
-        Socket.close(self)
-        path, self.path = self.path, None
-        if path is not None:
-            import os
-            try:
-                os.unlink(path)
-            except OSError:
-                pass
