@@ -83,7 +83,7 @@ GOALS = (
     Goal("echo_500", "ns", 1.0, "uvloop-protocol"),
     Goal("echo_500", "ns", 1 / 1.35, "uvloop"),
     Goal("echo_500", "ns", 1 / 1.8, "gevent"),
-    Goal("echo_500", "ns", 1 / 1.8, "runloom"),
+    Goal("echo_500", "ns", 1 / 1.8, "runloom-socket"),
     Goal("echo_500", "p99", 1.0, "go"),
     Goal("idle_conns", "resident", 8.0 * 1024),
     # What sysmon may cost where nothing blocks.

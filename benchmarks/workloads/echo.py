@@ -26,6 +26,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 from benchmarks import _build, _proc
@@ -215,12 +216,12 @@ def _start_runloom() -> tuple[int, Block]:
     """Its own connections, which are faster than its patched sockets."""
     import runloom
 
-    over: list[bool] = []
-
     def serve(conn: Any) -> None:
         while data := conn.recv(SIZE):
             conn.send_all(data)
         conn.close()
+
+    over: list[bool] = []
 
     def accept(listener: Any) -> None:
         while True:
@@ -235,6 +236,40 @@ def _start_runloom() -> tuple[int, Block]:
         port = s.getsockname()[1]
         s.detach()
     runloom.fiber(accept, listener)
+    return port, _runloom_block(port, over)
+
+
+def _start_runloom_socket() -> tuple[int, Block]:
+    """Python's own sockets, patched."""
+    import runloom
+
+    import_module("runloom.monkey").patch(subprocess=False)
+
+    def serve(conn: socket.socket) -> None:
+        while data := conn.recv(SIZE):
+            conn.sendall(data)
+        conn.close()
+
+    over: list[bool] = []
+
+    def accept(listener: socket.socket) -> None:
+        while True:
+            conn, _ = listener.accept()
+            if over:
+                return
+            conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            runloom.fiber(partial(serve, conn))
+
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(8192)
+    port = listener.getsockname()[1]
+    runloom.fiber(partial(accept, listener))
+    return port, _runloom_block(port, over)
+
+
+def _runloom_block(port: int, over: list[bool]) -> Block:
+    import runloom
 
     def block(fn: Callable[..., Any], *args: Any) -> Any:
         result = runloom.blocking(fn, *args)
@@ -243,7 +278,7 @@ def _start_runloom() -> tuple[int, Block]:
             runloom.blocking(socket.create_connection, ("127.0.0.1", port)).close()
         return result
 
-    return port, block
+    return block
 
 
 class _Protocol(asyncio.Protocol):
@@ -271,6 +306,7 @@ async def _start_streams() -> Any:
 _plain("gort", _start_gort)
 _plain("gevent", _start_gevent)
 _plain("runloom", _start_runloom)
+_plain("runloom-socket", _start_runloom_socket)
 _async("uvloop", _start_streams)
 _async("uvloop-protocol", _start_protocol)
 _async("asyncio", _start_streams)
