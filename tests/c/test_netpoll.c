@@ -375,6 +375,54 @@ static void test_what_epoll_does_not_take(void)
     end(pd);
 }
 
+/* ---- fork: the child has the descriptors, and must not have the parent's epoll ------------------------ */
+static void *polls(void *arg)
+{
+    while (!atomic_load((_Atomic bool *)arg)) {
+        netpoll_now(NULL);
+        nanosleep(&(struct timespec){ .tv_nsec = 100000 }, NULL);
+    }
+    return NULL;
+}
+static void *writes_later(void *arg)
+{
+    UNTIL(parked(((pair *)arg)->a, PD_READ));
+    CHECK_OK(write_all(((pair *)arg)->b, "x", 1, &forever));
+    return NULL;
+}
+static void test_a_forked_child_polls_for_itself(void)
+{
+    if (SANITIZED) return; /* they do not follow threads that a forked child starts */
+    pair p = sockets();
+    reader r = { .pd = p.a, .side = PD_READ };
+    gort_wg *wg = group();
+    start(wg, false, wait_side, &r);
+    UNTIL(parked(p.a, PD_READ));
+    pid_t pid = fork();
+    CHECK(pid >= 0);
+    if (pid == 0) {
+        _Atomic bool over = false;
+        pthread_t poller, writer;
+        char c = 0;
+        netpoll_fork_child();
+        pair own = sockets();
+        if (pthread_create(&poller, NULL, polls, &over) || pthread_create(&writer, NULL, writes_later, &own)) _exit(2);
+        bool ok = read_some(own.a, &c, 1, &forever) == 1 && c == 'x';
+        ok = ok && pd_close(p.a) == 0 && pd_close(p.b) == 0; /* the parent's go on */
+        atomic_store(&over, true);
+        pthread_join(poller, NULL);
+        _exit(ok ? 0 : 1);
+    }
+    int status;
+    CHECK(waitpid(pid, &status, 0) == pid);
+    CHECK_EQ(status, 0);
+    CHECK(!atomic_load(&r.done));
+    CHECK_OK(write_all(p.b, "yz", 2, &forever));
+    finish(wg);
+    CHECK_EQ(r.result, 2);
+    end_both(p);
+}
+
 int main(int argc, char **argv)
 {
     ctest_begin(argc, argv);
@@ -393,5 +441,6 @@ int main(int argc, char **argv)
     RUN(test_sockets_beside_computing_goroutines);
     RUN(test_no_memory_for_a_descriptor);
     RUN(test_what_epoll_does_not_take);
+    RUN(test_a_forked_child_polls_for_itself);
     return ctest_end();
 }
