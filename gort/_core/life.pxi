@@ -59,6 +59,16 @@ class _ThreadIdentity:
         return whoami()
 
 
+# ---- the main thread: the one that runs the main goroutine, for threading as for CPython
+cdef unsigned long main_ident
+
+
+def _get_ident():
+    """As `threading.get_ident()`, and the main goroutine's is the main thread's wherever it runs."""
+    cdef G *g = gort_curg()
+    return main_ident if g != NULL and g.main else get_ident()
+
+
 # ---- run() and the end ----------------------------------------------------------
 cdef list others():
     me = running()
@@ -135,7 +145,7 @@ def _at_exit():
 
 
 cdef int _start_runtime() except -1:
-    global main_goroutine
+    global main_goroutine, main_ident
     if _threading.current_thread() is not _threading.main_thread():
         raise RuntimeError("gort must be imported first in the main thread")
     pyctx_init()
@@ -146,6 +156,9 @@ cdef int _start_runtime() except -1:
     gort_main_g.handle = <void *>main_goroutine
     if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
         _signal.signal(_signal.SIGINT, _on_sigint)
+        _signal.default_int_handler = _on_sigint  # which asyncio asks for
+    main_ident = get_ident()
+    _thread.get_ident = _threading.get_ident = _get_ident
     _frozen_importlib._thread = _ThreadIdentity()
     _replace_rlocks()
     _atexit.register(_at_exit)

@@ -203,7 +203,7 @@ cdef extern from *:
     static inline G *gort_curg(void) { M *m = getm(); G *g = m ? m->curg : NULL; return g && g->kind == GK_PYTHON ? g : NULL; }
     static inline M *gort_g_m(G *g) { return g->m; }
     static inline void gort_m_lock(G *g) { g->lockedm = g->m; g->m->lockedg = g; }
-    static inline void gort_m_unlock(G *g) { g->m->lockedg = NULL; if (!g->main) g->lockedm = NULL; }
+    static inline void gort_m_unlock(G *g) { g->m->lockedg = NULL; g->lockedm = g->main ? gort_python.main_m : NULL; }
     void sched_move(G *g);
     static inline int gort_on_main_m(void) { return getm() == gort_python.main_m; }
     static inline int gort_status(G *g) { return atomic_load_explicit(&g->status, memory_order_relaxed); }
