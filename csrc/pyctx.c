@@ -136,10 +136,19 @@ static void detach_ts(PyThreadState *ts)
     PyEval_SaveThread();
 }
 
+/* py-spy takes a state for busy if the OS thread that it names is; so the one that
+ * nobody runs names sysmon's, which sleeps. */
+static inline void runs_on(PyThreadState *ts, int tid) { ts->native_thread_id = (unsigned long)tid; }
+static inline void runs_nowhere(PyThreadState *ts)
+{
+    runs_on(ts, atomic_load_explicit(&sysmon_tid, memory_order_relaxed));
+}
+
 static void ctx_attach(M *m, G *to)
 {
     attach_ts(to->ts);
     m->ts = to->ts;
+    runs_on(to->ts, m->tid);
     if (m == gort_python.main_m) pyc_signals_forward(main_ts, to->ts);
     else if (unlikely(to->ts == main_ts)) pyc_set_main_thread(PyThread_get_thread_ident());
 }
@@ -148,6 +157,7 @@ static void ctx_detach(M *m)
 {
     PyThreadState *ts = m->ts;
     m->ts = NULL;
+    runs_nowhere(ts);
     if (unlikely(ts == main_ts)) pyc_set_main_thread(main_ident);
     detach_ts(ts);
 }
@@ -156,6 +166,8 @@ static void ctx_swap(M *m, G *to)
 {
     PyThreadState *from = m->ts, *ts = to->ts;
     m->ts = ts;
+    runs_nowhere(from);
+    runs_on(ts, m->tid);
 #if PYC_KNOWS_SWAP
     if (likely(fast && !pyc_stock_swap_due(from, ts))) {
         pyc_fast_swap(current_slot(), from, ts);
@@ -218,9 +230,8 @@ static bool give_ts(G *g)
 {
     PyThreadState *ts = PyThreadState_New(main_ts->interp); /* needs no GIL */
     if (!ts) return false;
+    runs_nowhere(helper_ts); /* by now there is a sysmon */
     set_chunk(g, ts);
-    /* What _current_frames, faulthandler and py-spy tell threads apart by. */
-    ts->thread_id = (unsigned long)(uintptr_t)g;
     pyc_limit_c_stack(ts, g->stack_lo, g->stack_hi, stack_size(g->dom->stacks));
     g->ts = ts;
     return true;
@@ -244,6 +255,8 @@ static G *ctx_start(gfresh *f, G *on)
     }
     /* contextvars cache by (id, version): a state used again is another one */
     ((PyThreadState *)g->ts)->id = ++ts_serial;
+    /* what sys._current_frames, faulthandler and debuggers know it by */
+    ((PyThreadState *)g->ts)->thread_id = (unsigned long)f->id;
     g->id = f->id;
     g->handle = f->handle;
     g->bubble = f->bubble;
@@ -312,9 +325,7 @@ static int ctx_detached(M *m)
 
 static bool is_ours(PyThreadState *ts)
 {
-    if (ts == main_ts || ts == helper_ts) return true;
-    G *g = (G *)(uintptr_t)ts->thread_id;
-    return ts->id > (uint64_t)1 << 62 && g != NULL;
+    return ts == main_ts || ts == helper_ts || ts->id > (uint64_t)1 << 62;
 }
 
 /* How many Python threads are there that are neither goroutines nor waiting in
@@ -488,6 +499,7 @@ int pyctx_init(void)
         PyErr_NoMemory();
         return -1;
     }
+    helper_ts->thread_id = 0; /* not the main thread's, to whoever looks for that */
     find_slot();
     if (config_debug("stockswap", 0)) fast = false;
     if (gort_init_python(&hooks, DS_HEAD, DS_TAIL, main_ts)) {

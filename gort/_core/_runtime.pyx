@@ -36,6 +36,7 @@ include "singleflight.pxi"
 include "errgroup.pxi"
 include "rlock.pxi"
 include "net.pxi"
+include "importlock.pxi"
 include "life.pxi"
 
 _start_runtime()

@@ -1,8 +1,6 @@
 # life.pxi - start, run(), signals, and the end of the program.
 
 import atexit as _atexit
-import _frozen_importlib
-import _thread
 import signal as _signal
 import weakref as _weakref
 
@@ -45,18 +43,6 @@ def _on_sigint(signum, frame):
     if g == NULL or g.main:
         raise KeyboardInterrupt
     interrupt_main(KeyboardInterrupt())
-
-
-# ---- imports: CPython knows the owner of a module's lock by its OS thread
-class _ThreadIdentity:
-    """`_thread` as importlib sees it: a goroutine is somebody of its own."""
-
-    def __getattr__(self, name):
-        return getattr(_thread, name)
-
-    @staticmethod
-    def get_ident():
-        return whoami()
 
 
 # ---- the main thread: the one that runs the main goroutine, for threading as for CPython
@@ -159,7 +145,7 @@ cdef int _start_runtime() except -1:
         _signal.default_int_handler = _on_sigint  # which asyncio asks for
     main_ident = get_ident()
     _thread.get_ident = _threading.get_ident = _get_ident
-    _frozen_importlib._thread = _ThreadIdentity()
+    _replace_import_locks()
     _replace_rlocks()
     _atexit.register(_at_exit)
     return 0
