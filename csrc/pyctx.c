@@ -28,6 +28,7 @@
  */
 #define _GNU_SOURCE
 #include "pycompat.h"
+#include "netpoll.h"
 #include "pyctx.h"
 #include "schedint.h"
 
@@ -346,6 +347,7 @@ static int ctx_deadlock(M *m)
     Dom *d = m->dom;
     G *g = gort_main_g;
     if (atomic_load(&g->status) != G_WAITING || WK_CODE(atomic_load(&g->wake)) || g->kill_pending) return 0;
+    if (netpoll_any()) return 0; /* somebody waits for the network */
     for (int i = 0; i < d->nallp; i++)
         if (timers_hope(&atomic_load(&d->allp[i])->tm)) return 0;
     if (sched_busy(d, m)) return -1; /* its M may go idle without a P, and then nobody looks */

@@ -227,6 +227,8 @@ struct P {
     uint64_t timer_tsc;         /* cycle counter at the last look at the timers */
     G *gfree;                   /* dead Gs, ready for reuse */
     int32_t ngfree;
+    uint32_t io_calls;          /* since others last had their turn, see pd_fair */
+    uint64_t poll_tsc;          /* cycle counter at the last look at the network */
     _Atomic int64_t created, ended; /* goroutines; owner writes, all read */
     timers tm;
 };
@@ -249,6 +251,7 @@ struct M {
     bool idle;                  /* on the idle list; dom.lock */
     _Atomic int64_t preempt;    /* when sysmon asked its goroutine to let others run; 0: it has */
     _Atomic uint32_t note;      /* futex: 1 = woken */
+    _Atomic bool in_poll;       /* it sleeps in the network poller instead; see netpoll_sleep */
     uint32_t rng;
     uint32_t id;
     pthread_t thread;
@@ -334,6 +337,7 @@ uint64_t g_new_id(void);
 void sched_each_fresh(Dom *d, void (*fn)(void *handle, void *), void *arg); /* GIL */
 void g_ready(G *g);             /* WAITING -> RUNNABLE, after a claim; runs next */
 void g_ready_last(G *g);        /* the same, but at the end of the queue */
+int g_ready_list(G *first);     /* the same for a chain */
 void g_yield(void);
 void g_yield_on(M *m);          /* the same for a caller that has looked: m->curg is set */
 int sched_set_procs(Dom *d, int n);
