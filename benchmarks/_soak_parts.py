@@ -760,8 +760,15 @@ def recursion(rng: Random) -> int:
     def down(n: int) -> int:
         return down(n + 1) + 1
 
-    def nested(n: int) -> Any:
-        return sorted([n], key=lambda _: nested(n + 1))
+    def show() -> str:
+        nested: list[Any] = []
+        for _ in range(100_000):
+            nested = [nested]
+        try:
+            return repr(nested)
+        finally:
+            while nested:  # freed from the outside in, or that would be a recursion too
+                nested = nested.pop()
 
     def parse() -> Any:
         return json.loads("[" * 100_000)
@@ -774,7 +781,7 @@ def recursion(rng: Random) -> int:
             return
         raise AssertionError("no RecursionError")
 
-    fns = [lambda: down(0), lambda: nested(0), parse]
+    fns: list[Callable[[], Any]] = [lambda: down(0), show, parse]
     for g in [gort.go(body, fn) for fn in rng.sample(fns, 3)]:
         g.join()
     return 3
