@@ -760,16 +760,6 @@ def recursion(rng: Random) -> int:
     def down(n: int) -> int:
         return down(n + 1) + 1
 
-    def show() -> str:
-        nested: list[Any] = []
-        for _ in range(100_000):
-            nested = [nested]
-        try:
-            return repr(nested)
-        finally:
-            while nested:  # freed from the outside in, or that would be a recursion too
-                nested = nested.pop()
-
     def parse() -> Any:
         return json.loads("[" * 100_000)
 
@@ -781,10 +771,45 @@ def recursion(rng: Random) -> int:
             return
         raise AssertionError("no RecursionError")
 
-    fns: list[Callable[[], Any]] = [lambda: down(0), show, parse]
+    fns: list[Callable[[], Any]] = [lambda: down(0), _deep_repr, parse]
     for g in [gort.go(body, fn) for fn in rng.sample(fns, 3)]:
         g.join()
     return 3
+
+
+def deepen(goroutines: int) -> None:
+    """Make the stacks of so many goroutines as deep as any part of the soak will.
+
+    gort keeps the stacks of dead goroutines, with all the pages that were ever
+    touched. Left to chance, one after another would become deep within the first
+    half hour, and hide what really grows.
+    """
+    gate: Any = gort.Chan()
+
+    def body() -> None:
+        try:
+            _deep_repr()
+        except RecursionError:
+            pass
+        gate.recv_ok()
+
+    gs = [gort.go(body) for _ in range(goroutines)]
+    while any(g.wait_reason != "chan receive" for g in gs):
+        gort.sleep(0.01)
+    gate.close()
+    for g in gs:
+        g.join()
+
+
+def _deep_repr() -> str:
+    nested: list[Any] = []
+    for _ in range(20_000):
+        nested = [nested]
+    try:
+        return repr(nested)
+    finally:
+        while nested:  # freed from the outside in, or that would be a recursion too
+            nested = nested.pop()
 
 
 @part(1)
@@ -795,20 +820,26 @@ def garbage(rng: Random) -> int:
         def __init__(self, ch: Any) -> None:
             self.ch, self.me = ch, self
 
+    def live() -> None:
+        nonlocal lived
+        gort.gosched()
+        lived += 1
+
     ended: list[int] = []
     keep = []
-    n = 200
+    n, lived = 200, 0
     for i in range(n):
         inner: Any = gort.Chan(2)
         node = Node(inner)
         inner.send(node)
-        inner.send(gort.go(gort.gosched))
+        inner.send(gort.go(live))
         keep.append(weakref.ref(node, lambda _, i=i: ended.append(i)))
         if i % 50 == 0:
             stumble(rng)
     node = inner = None
-    for _ in range(2):
+    while lived < n:
         gort.sleep(0.001)
+    for _ in range(2):
         gc.collect()
     check(len(ended) == n, f"{n - len(ended)} of {n} cycles were not collected")
     return n

@@ -36,14 +36,25 @@ from typing import Any, NoReturn
 import gort
 import gort.native
 from benchmarks import _proc
-from benchmarks._soak_parts import KILLABLE_PLACES, PARTS, PLACES, SIGNALS, Expected, Part, native_library, unseen
+from benchmarks._soak_parts import (
+    KILLABLE_PLACES,
+    PARTS,
+    PLACES,
+    SIGNALS,
+    Expected,
+    Part,
+    deepen,
+    native_library,
+    unseen,
+)
 
 ALARM = 0.02  # seconds between two SIGALRM
 PROGRESS = 5.0  # seconds between two lines
 # What may be had more at the end than after warm-up. Threads: how many Ms there are
 # is how many goroutines ever blocked at once, so a record may still be set.
 SLACK = {"rss": 4 << 20, "threads": 6, "fds": 0}
-RSS_SHARE = 0.05
+RSS_SHARE = 0.02
+CROWD = 800  # more goroutines than ever are at once
 
 
 class Soak:
@@ -282,6 +293,7 @@ def main() -> int:
     signal.signal(signal.SIGUSR1, SIGNALS.on_user)
     signal.signal(signal.SIGALRM, SIGNALS.on_alarm)
     soak.start_watching()
+    gort.go(deepen, CROWD).join()
     lap = args.lap or min(max(args.seconds / 10, 3.0), 20.0)
     print(f"seed {seed}, laps of {lap:g} s: {', '.join(part.name for part in soak.parts)}", flush=True)
     while time.monotonic() - soak.began < args.seconds:
