@@ -97,7 +97,12 @@ def exactly_once(got: Iterable[int], want: Iterable[int]) -> int:
 # Each calls fn, which parks or blocks, and returns what it returned.
 def _in_sort_key(fn: Callable[[], Any]) -> Any:
     got: list[Any] = []
-    sorted([1], key=lambda _: got.append(fn()) or 0)
+
+    def key(_: int) -> int:
+        got.append(fn())
+        return 0
+
+    sorted([1], key=key)
     return got[0]
 
 
@@ -224,12 +229,18 @@ def _reads(rng: Random) -> None:
 def _pipes(rng: Random) -> None:
     r, w = os.pipe()
     try:
-        writer = gort.go(lambda: (gort.sleep(0.001), os.write(w, b"x")))
+        writer = gort.go(after, 0.001, os.write, w, b"x")
         check(os.read(r, 10) == b"x", "a pipe gave something else")
         writer.join()
     finally:
         os.close(r)
         os.close(w)
+
+
+def after(seconds: float, fn: Callable[..., Any], *args: Any) -> Any:
+    """fn(*args), after a sleep."""
+    gort.sleep(seconds)
+    return fn(*args)
 
 
 BLOCKING = [_sleeps, _compresses, _hashes, _queries, _looks_up, _reads]
@@ -672,15 +683,18 @@ def kills(rng: Random) -> int:
     ended: list[int] = []
     never: Any = gort.Chan()
     mutex = gort.sync.Mutex()
+    full = gort.sync.Semaphore(1)
+    full.acquire()
     waits: list[Callable[[Random], object]] = [
         lambda own: never.recv(),
         lambda own: gort.select(never, (never, 1)),
         lambda own: gort.sleep(60),
-        lambda own: gort.sync.Semaphore(0).acquire() if False else gort.NIL.recv(),
+        lambda own: gort.NIL.recv(),
+        lambda own: full.acquire(),
         lambda own: own.choice(KILLABLE_PLACES)(never.recv),
         lambda own: own.choice(KILLABLE_PLACES)(lambda: gort.sleep(60)),
-        lambda own: (own.choice(BLOCKING)(own), gort.gosched()),
-        lambda own: (sum(range(100_000)), gort.sleep(0)),
+        lambda own: own.choice(BLOCKING)(own),
+        lambda own: sum(range(100_000)),
     ]
 
     def body(me: int, own: Random) -> None:
@@ -690,6 +704,7 @@ def kills(rng: Random) -> int:
                 with mutex:
                     gort.gosched()
                 own.choice(waits)(own)
+                gort.gosched()
         finally:
             gort.sleep(own.choice([0, 1e-4]))  # it may wait in its last moments too
             ended.append(me)
@@ -812,6 +827,10 @@ def _deep_repr() -> str:
             nested = nested.pop()
 
 
+def _note(ended: list[int], i: int, _: object) -> None:
+    ended.append(i)
+
+
 @part(1)
 def garbage(rng: Random) -> int:
     """cycles of channels and goroutines' handles, weak references, collections in between"""
@@ -820,20 +839,22 @@ def garbage(rng: Random) -> int:
         def __init__(self, ch: Any) -> None:
             self.ch, self.me = ch, self
 
+    ended: list[int] = []
+    keep = []
+    n, lived = 200, 0
+
     def live() -> None:
         nonlocal lived
         gort.gosched()
         lived += 1
 
-    ended: list[int] = []
-    keep = []
-    n, lived = 200, 0
+    node: Any
     for i in range(n):
         inner: Any = gort.Chan(2)
         node = Node(inner)
         inner.send(node)
         inner.send(gort.go(live))
-        keep.append(weakref.ref(node, lambda _, i=i: ended.append(i)))
+        keep.append(weakref.ref(node, functools.partial(_note, ended, i)))
         if i % 50 == 0:
             stumble(rng)
     node = inner = None
@@ -960,7 +981,7 @@ def fork(rng: Random) -> int:
         code = 99
         try:
             ch: Any = gort.Chan()
-            gort.go(lambda: (gort.sleep(0.001), ch.send(status)))
+            gort.go(after, 0.001, ch.send, status)
             code = ch.recv()
         finally:
             os._exit(code)
