@@ -175,6 +175,15 @@ static inline void pyc_signals_forward(PyThreadState *main_ts, PyThreadState *to
 #endif
 }
 
+static inline void pyc_set_main(PyThreadState *ts)
+{   /* in a fork's child: whom signals are announced to */
+#if PYC_313
+    _PyRuntime.main_tstate = ts;
+#else
+    (void)ts;
+#endif
+}
+
 /* Have the main thread, on which ts runs, call fn(NULL) between two bytecodes. The GIL
  * is held. -1: it cannot be asked now. */
 static inline int pyc_call_soon(PyThreadState *ts, int (*fn)(void *))

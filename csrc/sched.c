@@ -96,6 +96,23 @@ static NOINLINE G *thread_waiter(void)
     return tls_waiter = g;
 }
 
+/* In a fork's child no thread waits: their records are free again. */
+void waiters_fork(int when)
+{
+    if (when == FORK_BEFORE) gmutex_lock(&waiters_lock);
+    else if (when == FORK_PARENT) gmutex_unlock(&waiters_lock);
+    if (when != FORK_CHILD) return;
+    atomic_store(&waiters_lock.v, 0);
+    waiters_free = NULL;
+    for (G *g = waiters_all; g; g = g->arg) {
+        g->endless = false;
+        atomic_store(&g->status, G_RUNNING);
+        if (g == tls_waiter) continue;
+        g->link = waiters_free;
+        waiters_free = g;
+    }
+}
+
 int64_t sched_stuck_threads(void)
 {
     int64_t n = 0;
@@ -247,6 +264,7 @@ G *g_new(Dom *d)
     fiber_new(g);
     g->sp = fresh_stack(g->stack_hi, gort_g_tramp);
     g->m = NULL;
+    g->gen = gort_fork_gen;
     g->reason = R_NONE;
     atomic_store_explicit(&g->status, G_IDLE, memory_order_relaxed);
     return g;
@@ -796,6 +814,7 @@ int sched_adopt(M *m, G *g)
     g->fiber = __tsan_get_current_fiber();
 #endif
     g->id = g_new_id();
+    g->gen = gort_fork_gen;
     g->dom = m->dom;
     g->m = m;
     atomic_store(&g->wake, atomic_fetch_add(&next_seed, 1) << 44);

@@ -24,15 +24,19 @@
 #define SLICE_NS 10000000       /* how long a goroutine may compute while others wait (Go) */
 
 _Atomic int64_t gort_coarse_ns;
-static _Atomic uint32_t sleeping; /* futex: 1 = sysmon sleeps until woken */
+static _Atomic uint32_t sleeping; /* futex: 1 = sysmon sleeps until woken; 2: there is none yet */
 static int64_t started_ns;
 _Atomic bool sysmon_no_python;    /* the interpreter is going away */
 
 void sysmon_wake(void)
 {
-    if (atomic_load(&sleeping) && atomic_exchange(&sleeping, 0))
-        os_futex_wake(&sleeping, 1);
+    if (likely(!atomic_load(&sleeping))) return;
+    if (atomic_exchange(&sleeping, 0) == 2) sysmon_start();
+    else os_futex_wake(&sleeping, 1);
 }
+
+/* Most children call exec() or end soon: it is started when it is first missed. */
+void sysmon_fork(void) { atomic_store(&sleeping, 2); }
 
 static bool all_idle(Dom *d) { return atomic_load(&d->npidle) >= atomic_load(&d->nprocs); }
 

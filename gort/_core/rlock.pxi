@@ -8,7 +8,7 @@
 cdef uint64_t whoami() noexcept:
     """Who calls: a goroutine, or a plain thread; the main goroutine is the main thread."""
     cdef G *g = gort_curg()
-    return get_ident() if g == NULL or g.main else <uint64_t>g
+    return get_ident() if g == NULL or gort_is_main_thread(g) else <uint64_t>g
 
 cdef extern from "Python.h":
     unsigned long get_ident "PyThread_get_thread_ident"()
