@@ -3,6 +3,7 @@
 import atexit as _atexit
 import os as _os
 import _frozen_importlib
+import _imp
 import _thread
 import signal as _signal
 import weakref as _weakref
@@ -58,6 +59,35 @@ class _ThreadIdentity:
     @staticmethod
     def get_ident():
         return whoami()
+
+
+cdef RLock import_lock = RLock()
+
+
+def _acquire_import_lock():
+    cdef uint64_t me = whoami()
+    if import_lock.owner != me:
+        if import_lock.m.locked:
+            wait_with(op_lock, &import_lock.m, None, None)
+        else:
+            import_lock.m.locked = True
+        import_lock.owner = me
+    import_lock.count += 1
+
+
+cdef int _own_imports() except -1:
+    """The modules' locks belong to goroutines, and so does the lock that guards their table.
+
+    CPython's own is its owner's OS thread's, which a goroutine may leave at any time.
+    """
+    imp = _types.ModuleType("_imp", _imp.__doc__)
+    vars(imp).update(vars(_imp))
+    imp.acquire_lock = _acquire_import_lock
+    imp.release_lock = import_lock.release
+    imp.lock_held = import_lock.locked
+    _frozen_importlib._imp = imp
+    _frozen_importlib._thread = _ThreadIdentity()
+    return 0
 
 
 # ---- run() and the end ----------------------------------------------------------
@@ -166,6 +196,7 @@ def _after_fork():
         in_run = False
         if not main_goroutine._done and gort_is_main_thread(gort_main_g):
             end_with_thread()
+    _name_main_thread()
     for f in list(unseen):
         (<Failure>f).seen = True  # the parent tells
     unseen.clear()
@@ -173,8 +204,20 @@ def _after_fork():
     fork_service()
 
 
+def _name_main_thread():
+    """A goroutine's thread may have been given a dummy's name, which up to 3.12 threading takes for a main thread's."""
+    main = _threading._main_thread
+    if type(main) is _threading._DummyThread:
+        main.__class__ = _threading._MainThread
+        main._name = "MainThread"
+        main._daemonic = False
+        main._set_tstate_lock()
+
+
 def _forget_imports():
     """Modules that others were just importing: their locks would stay locked, they half made."""
+    if import_lock.owner != whoami():
+        import_lock._at_fork_reinit()
     for name, ref in list(_frozen_importlib._module_locks.items()):
         lock = ref()
         owner = getattr(lock, "owner", None)
@@ -251,7 +294,7 @@ cdef int _start_runtime() except -1:
     main_goroutine = main_handle()
     if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
         _signal.signal(_signal.SIGINT, _on_sigint)
-    _frozen_importlib._thread = _ThreadIdentity()
+    _own_imports()
     _replace_rlocks()
     _atexit.register(_at_exit)
     _os.register_at_fork(after_in_child=_after_fork)
