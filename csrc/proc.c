@@ -393,6 +393,7 @@ void p_handoff(M *m)
 void sched_blocking_enter(G *g)
 {
     M *m = getm();
+    if (unlikely(atomic_load(&gort_stopped)) && g->main) return;
     atomic_store_explicit(&g->status, G_SYSCALL, memory_order_relaxed);
     if (unlikely(g->bubble && g->bubble->seeded)) { /* it may wait there for another member */
         g->noturn = true;
@@ -411,6 +412,7 @@ void sched_blocking_exit(G *g)
 {
     M *m = getm();
     Dom *d = m->dom;
+    if (unlikely(atomic_load(&gort_stopped)) && g->main) return;
     if (unlikely(g->noturn)) {
         atomic_store_explicit(&g->status, G_RUNNABLE, memory_order_relaxed);
         sched_rejoin(g);

@@ -526,6 +526,7 @@ int pyctx_init(void)
 void pyctx_stop(void)
 {
     atomic_store(&sysmon_no_python, true);
+    atomic_store(&gort_stopped, true);
     /* Whoever is in there waits for our GIL: let it through. */
     PyThreadState *ts = PyEval_SaveThread();
     gmutex_lock(&helper_lock);

@@ -370,6 +370,9 @@ bool sched_busy(Dom *d, M *me); /* an M but me runs a G, or has one to run */
 void sched_inject(Dom *d, G *g);
 extern _Atomic int64_t gort_coarse_ns;  /* the time, some 10 ms old at most */
 extern G *gort_main_g;
+/* The interpreter is about to go: no other goroutine runs on the main thread, so what the
+ * main one still waits for (in atexit functions, finalisers) it waits for as a thread. */
+extern _Atomic bool gort_stopped;
 extern _Atomic bool gort_main_intr; /* an exception is pending for the main goroutine */
 
 /* ---- wait.c ----------------------------------------------------------- */

@@ -46,7 +46,7 @@
 Dom gort_native = { .kind = GK_NATIVE }, gort_python = { .kind = GK_PYTHON };
 const pyhooks *gort_py;
 G *gort_main_g;
-_Atomic bool gort_main_intr;
+_Atomic bool gort_main_intr, gort_stopped;
 static _Atomic uint64_t next_goid = 1;
 static _Atomic uint64_t next_seed = 1; /* of wait words: no two Gs start alike */
 
@@ -129,7 +129,9 @@ G *getg_waiter(bool python)
 {
     M *m = getm();
     /* Python code in a native goroutine's callback is like a thread: its thread state stays here. */
-    if (likely(m && m->curg) && m->curg->kind == (python ? GK_PYTHON : GK_NATIVE)) return m->curg;
+    if (likely(m && m->curg) && m->curg->kind == (python ? GK_PYTHON : GK_NATIVE) &&
+        !(unlikely(atomic_load_explicit(&gort_stopped, memory_order_relaxed)) && m->curg->main))
+        return m->curg;
     return thread_waiter();
 }
 
@@ -568,6 +570,7 @@ void g_yield_on(M *m)
     } else if (p && atomic_load_explicit(&m->dom->runqsize, memory_order_relaxed) == 0 && runq_empty(p) &&
         !timers_look(p))
         return;
+    if (unlikely(atomic_load_explicit(&gort_stopped, memory_order_relaxed)) && g->main) return;
     atomic_store_explicit(&g->status, G_RUNNABLE, memory_order_relaxed);
     leave(m, g, C_YIELD);
 }

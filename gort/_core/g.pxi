@@ -394,6 +394,8 @@ cdef class KwArgs:
 cdef Goroutine spawn(object fn, object args, object kwargs, Owner owner, gort_bubble *bubble=NULL, bint system=False):
     if not callable(fn):
         raise TypeError(f"go() needs a callable, not {fn!r}")
+    if gort_stopped:
+        raise RuntimeError("go(): the program is ending")
     cdef Goroutine self = Goroutine.__new__(Goroutine)
     cdef KwArgs kw
     if args is not None and not args:

@@ -110,7 +110,7 @@ cdef extern from "runtime.h" nogil:
     Dom gort_python "gort_python"
     Dom gort_native "gort_native"
     G *gort_main_g
-    bint gort_main_intr
+    bint gort_main_intr, gort_stopped
     uint16_t gort_fork_gen
     stackpool *py_stacks "gort_python.stacks"
 
