@@ -13,7 +13,7 @@ from model_stress import scaled
 from model_support import output_of, run_program
 
 PRELUDE = """
-import atexit, os, signal, sys, threading, time, weakref
+import atexit, os, signal, subprocess, sys, threading, time, weakref
 import gort, gort.sync, gort.time
 """
 
@@ -33,7 +33,7 @@ STATES = {
     "on a lock": "gort.blocking(held.acquire)",
     "catching the end": "catch()",
     "starting others": "start()",
-    "in a subprocess": "gort.blocking(os.system, 'sleep 2')",
+    "in a subprocess": "gort.blocking(subprocess.run, ['sleep', '2'])",
 }
 HELPERS = """
 held = threading.Lock()

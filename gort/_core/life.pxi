@@ -112,6 +112,8 @@ cdef int unwind(double limit) except -1:
             if h.id not in killed:
                 killed.add(h.id)
                 h.kill()
+                if len(killed) % 4096 == 0 and gort_now_ns() > until:
+                    return 0
         for h in alive:
             try:
                 h.join(None if until == GORT_FOREVER else (until - gort_now_ns()) / 1e9)
