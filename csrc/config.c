@@ -56,7 +56,7 @@ int64_t config_size(const char *env, int64_t dflt, int64_t min, int64_t max)
 /* Say which keys of GORT_DEBUG nobody knows; once, at the start. */
 void config_check_debug(void)
 {
-    static const char *const keys[] = { "schedtrace=", "stockswap=", "nosysmon=" };
+    static const char *const keys[] = { "schedtrace=", "stockswap=", "nosysmon=", "turn=", "blocked=" };
     for (const char *s = getenv("GORT_DEBUG"); s && *s; s = strchr(s, ','), s = s ? s + 1 : NULL) {
         bool known = false;
         for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) known |= strncmp(s, keys[i], strlen(keys[i])) == 0;

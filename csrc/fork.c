@@ -140,6 +140,8 @@ static void renew_dom(Dom *d, M *m)
     atomic_store(&d->timer_when, GORT_FOREVER);
     d->runq_first = d->runq_last = NULL;
     atomic_store(&d->runqsize, 0);
+    d->preq_first = d->preq_last = NULL;
+    atomic_store(&d->npreq, 0);
     d->gfree = NULL;
     atomic_store(&d->ngfree, 0);
     atomic_store(&d->created, m && !m->curg->system);
@@ -164,6 +166,7 @@ static void renew_m(M *m)
     m->spinning = m->idle = false;
     if (m->lockedg != g) m->lockedg = NULL;
     atomic_store(&m->note, 0);
+    atomic_store(&m->preempt, 0);
     atomic_store(&m->tid, os_gettid());
     g->gen = gort_fork_gen;
     g->bubble = NULL;

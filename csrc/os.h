@@ -51,6 +51,7 @@ int os_guard(char *p, size_t apart, size_t n);
 size_t os_page_size(void);
 int os_ncpu(void);
 int os_gettid(void);
+void os_interrupt(int tid);      /* end the system call that this thread of ours is in with EINTR */
 int64_t os_now_ns(void);
 /* A detached thread with all signals blocked but the synchronous ones. */
 int os_thread_start(void *(*fn)(void *), void *arg, size_t stack);

@@ -13,6 +13,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -142,6 +143,19 @@ int os_ncpu(void)
 }
 
 int os_gettid(void) { return (int)syscall(SYS_gettid); }
+
+static void nothing(int sig) { (void)sig; }
+
+void os_interrupt(int tid)
+{   /* SIGURG is nobody's, and ignored by default (Go's choice) */
+    struct sigaction sa;
+    if (sigaction(SIGURG, NULL, &sa) == 0 && (sa.sa_handler == SIG_DFL || sa.sa_handler == SIG_IGN)) {
+        memset(&sa, 0, sizeof sa);
+        sa.sa_handler = nothing;
+        sigaction(SIGURG, &sa, NULL);
+    }
+    syscall(SYS_tgkill, getpid(), tid, SIGURG);
+}
 
 int64_t os_now_ns(void)
 {

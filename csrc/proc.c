@@ -333,11 +333,14 @@ void m_stop_locked(M *m)
 }
 
 /* m found g, which is locked to another M: that one gets g, and the P too if it
- * is idle. A busy one runs g without a P when it gets to it. */
-void m_start_locked(M *m, G *g)
+ * is idle. A busy one runs g without a P when it gets to it. False: g is the main
+ * goroutine, and the main thread is another one's; m shall run it. */
+bool m_start_locked(M *m, G *g)
 {
     Dom *d = m->dom;
     M *to = g->lockedm;
+    /* It gave up the P that m has since, so m sees the lockedg it set before. */
+    if (g->main && (__atomic_load_n(&to->curg, __ATOMIC_RELAXED) || (to->lockedg && to->lockedg != g))) return false;
     gmutex_lock(&d->lock);
     GASSERT(!to->nextg);
     to->nextg = g;
@@ -355,6 +358,7 @@ void m_start_locked(M *m, G *g)
         if (m->ts) gort_py->detach(m); /* `to` will want the GIL */
         m_wake(to);
     }
+    return true;
 }
 
 /* Let an M without a P run g (blocking calls). If there is none, g is queued. */

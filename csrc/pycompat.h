@@ -26,6 +26,7 @@
 #include "internal/pycore_interp.h"
 #include "internal/pycore_frame.h"
 #include "internal/pycore_code.h"
+#include "internal/pycore_ceval.h"
 #if PY_VERSION_HEX >= 0x030E0000
 #include "internal/pycore_interpframe_structs.h"
 #endif
@@ -68,8 +69,7 @@ static inline int pyc_gil_locked(PyInterpreterState *interp)
     return __atomic_load_n((int *)(void *)&pyc_gil(interp)->locked, __ATOMIC_RELAXED) > 0;
 }
 
-/* CPython's switch interval, in microseconds: how long a thread waits before it asks for the GIL. */
-static inline unsigned long *pyc_interval(PyInterpreterState *interp) { return &pyc_gil(interp)->interval; }
+static inline unsigned long pyc_gil_switches(PyInterpreterState *interp) { return pyc_gil(interp)->switch_number; }
 
 static inline void *pyc_gil_holder(PyInterpreterState *interp)
 {   /* a guess if the caller has not the GIL; only to be compared */
@@ -78,6 +78,19 @@ static inline void *pyc_gil_holder(PyInterpreterState *interp)
 #else
     (void)interp;
     return _PyThreadState_UncheckedGet();
+#endif
+}
+
+/* Wait for who has seen ts hold the GIL, and may write to it on that account; before
+ * it is deleted. */
+static inline void pyc_unheld(PyThreadState *ts)
+{
+#if PYC_313
+    struct _gil_runtime_state *gil = pyc_gil(ts->interp);
+    pthread_mutex_lock(&gil->mutex);
+    pthread_mutex_unlock(&gil->mutex);
+#else
+    (void)ts;
 #endif
 }
 
@@ -184,19 +197,52 @@ static inline void pyc_set_main(PyThreadState *ts)
 #endif
 }
 
-/* Have the main thread, on which ts runs, call fn(NULL) between two bytecodes. The GIL
- * is held. -1: it cannot be asked now. */
+static inline void pyc_set_main_thread(unsigned long ident) { _PyRuntime.main_thread = ident; }
+
+/* ---- preemption --------------------------------------------------------------- */
+#if PYC_312
+/* Have whoever holds the GIL call fn(NULL) between two bytecodes. Needs no GIL. */
+static inline int pyc_call_soon(PyInterpreterState *interp, int (*fn)(void *))
+{
+    return (int)_PyEval_AddPendingCall(interp, fn, NULL, 0);
+}
+/* In fn: others may make pending calls while it does not return. */
+static inline void pyc_preempting(PyInterpreterState *interp)
+{
+#if PYC_313
+    interp->ceval.pending.handling_thread = NULL;
+#else
+    interp->ceval.pending.busy = 0;
+#endif
+}
+#else
+/* Up to 3.11 only the main thread makes pending calls; a trace function is called at
+ * the next instruction of ts. The GIL is held. */
+static int (*pyc_soon)(void *);
+static int pyc_trace(PyObject *obj, PyFrameObject *f, int what, PyObject *arg)
+{
+    (void)obj;
+    (void)what;
+    (void)arg;
+    PyThreadState_Get()->c_tracefunc = NULL; /* its caller sees to the rest */
+    for (_PyInterpreterFrame *i = f->f_frame; i; i = i->previous)
+        if (i->frame_obj) i->frame_obj->f_trace_opcodes = 0;
+    return pyc_soon(NULL);
+}
 static inline int pyc_call_soon(PyThreadState *ts, int (*fn)(void *))
 {
-    if (Py_AddPendingCall(fn, NULL) != 0) return -1;
-#if PYC_313
-    /* asked was the main thread's own state */
-    __atomic_fetch_or(&ts->eval_breaker, (uintptr_t)4, __ATOMIC_SEQ_CST);
-#else
-    (void)ts;
-#endif
+    if (ts->c_tracefunc || ts->tracing || !ts->cframe) return -1; /* a debugger's */
+    pyc_soon = fn;
+    PyFrameObject *f = PyThreadState_GetFrame(ts);
+    if (!f) return -1;
+    f->f_trace_opcodes = 1;
+    Py_DECREF(f);
+    ts->c_tracefunc = pyc_trace;
+    ts->cframe->use_tracing = 255;
     return 0;
 }
+static inline void pyc_preempting(PyInterpreterState *interp) { (void)interp; }
+#endif
 
 /* ---- recursion and the C stack ------------------------------------------------ */
 static inline void pyc_limit_c_stack(PyThreadState *ts, char *lo, char *hi, size_t stack)

@@ -32,6 +32,7 @@
 #include "schedint.h"
 
 #include <link.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -40,6 +41,8 @@
 #define DS_TAIL 16384
 
 static PyThreadState *main_ts;
+static unsigned long main_ident; /* of the main thread. CPython takes for it whichever runs the main
+                                    goroutine: that one handles signals */
 static PyThreadState *helper_ts; /* for threads of ours that need the GIL */
 static gmutex helper_lock;
 static gmutex new_lock;          /* up to 3.12: a thread state is being made */
@@ -139,12 +142,14 @@ static void ctx_attach(M *m, G *to)
     attach_ts(to->ts);
     m->ts = to->ts;
     if (m == gort_python.main_m) pyc_signals_forward(main_ts, to->ts);
+    else if (unlikely(to->ts == main_ts)) pyc_set_main_thread(PyThread_get_thread_ident());
 }
 
 static void ctx_detach(M *m)
 {
     PyThreadState *ts = m->ts;
     m->ts = NULL;
+    if (unlikely(ts == main_ts)) pyc_set_main_thread(main_ident);
     detach_ts(ts);
 }
 
@@ -169,6 +174,8 @@ static void ctx_swap(M *m, G *to)
 #endif
     }
     if (m == gort_python.main_m) pyc_signals_forward(main_ts, ts);
+    else if (unlikely(from == main_ts)) pyc_set_main_thread(main_ident);
+    else if (unlikely(ts == main_ts)) pyc_set_main_thread(PyThread_get_thread_ident());
 }
 
 static void *ctx_release(void) { return PyEval_SaveThread(); }
@@ -185,44 +192,6 @@ static void *ctx_gil_enter(void)
     attach_ts(helper_ts);
     atomic_store(&helper_in, true);
     return helper_ts;
-}
-
-/* Called by CPython between two bytecodes of the main thread. */
-static int move_here(void *arg)
-{
-    (void)arg;
-    M *m = getm();
-    G *g = m ? m->curg : NULL;
-    if (!m || m != gort_python.main_m || !g || g->main || g->lockedm || m->p) return 0;
-    /* Within a C library's callback the library may hold locks of this OS thread. */
-    if (((PyThreadState *)g->ts)->gilstate_counter <= 1) sched_move(g);
-    return 0;
-}
-
-/* What runs on the main thread has lost its P there; the main goroutine, which runs
- * nowhere else, must not wait for its end. */
-static void ctx_move_off(M *m)
-{
-    if (m->ts) (void)pyc_call_soon(m->ts, move_here);
-}
-
-/* Goroutines that compute without a P each take a turn as long as the one who has
- * it, who then waits for all of theirs. So that he waits no longer for many than
- * for one, turns get shorter. What the user sets meanwhile stays. */
-#define INTERVAL_MIN_US 500
-static void ctx_share(int hogs)
-{
-    static unsigned long users, ours;
-    unsigned long *now = pyc_interval(main_ts->interp);
-    unsigned long is = __atomic_load_n(now, __ATOMIC_RELAXED);
-    if (!ours || is != ours) users = is;
-    ours = 0;
-    if (hogs > 0) {
-        ours = users / (unsigned long)(hogs + 1);
-        if (ours < INTERVAL_MIN_US) ours = INTERVAL_MIN_US;
-        if (ours > users) ours = users;
-    }
-    __atomic_store_n(now, ours ? ours : users, __ATOMIC_RELAXED);
 }
 
 static void ctx_gil_leave(void *ts)
@@ -320,6 +289,7 @@ static void ctx_drop(G *g)
     ts->datastack_top = ts->datastack_limit = NULL;
     PyThreadState_Clear(ts);
     pyc_unbind_key(ts);
+    pyc_unheld(ts);
     PyThreadState_Delete(ts);
 }
 
@@ -429,6 +399,67 @@ static void ctx_dump(int fd, G *g)
     }
 }
 
+/* ---- preemption ---------------------------------------------------------------------- */
+static M *ctx_running(Dom *d, uint64_t *turn)
+{
+    if (!pyc_gil_locked(main_ts->interp)) return NULL;
+    void *ts = pyc_gil_holder(main_ts->interp);
+    P *p = atomic_load(&d->allp[0]);
+    M *m = atomic_load(&p->m);
+    if (m && __atomic_load_n(&m->ts, __ATOMIC_RELAXED) == ts) {
+        *turn = atomic_load_explicit(&p->schedtick, memory_order_relaxed);
+        return m;
+    }
+    *turn = (uint64_t)1 << 32 | pyc_gil_switches(main_ts->interp);
+    gmutex_lock(&d->lock);
+    for (m = atomic_load(&d->allm); m; m = m->alllink)
+        if (__atomic_load_n(&m->ts, __ATOMIC_RELAXED) == ts) break;
+    gmutex_unlock(&d->lock);
+    return m;
+}
+
+/* GORT_DEBUG=blocked: g has just come back from a call that did not release the GIL,
+ * so that nobody could be handed anything. */
+static void tell_held(G *g, int64_t held)
+{
+    char buf[128];
+    int n = snprintf(buf, sizeof buf, "gort: goroutine %llu held the GIL for %lld ms in one call:\n",
+                     (unsigned long long)g->id, (long long)(held / 1000000));
+    put(2, buf, (size_t)n);
+    ctx_dump(2, g);
+}
+
+/* Called by CPython between two bytecodes of who has the GIL, who is not always the
+ * one that was meant. */
+static int preempt_here(void *arg)
+{
+    (void)arg;
+    M *m = getm();
+    G *g = m ? m->curg : NULL;
+    if (!g || g->kind != GK_PYTHON || m->ts != PyThreadState_Get() || atomic_load(&sysmon_no_python)) return 0;
+    int64_t asked = atomic_exchange(&m->preempt, 0);
+    if (!asked) return 0;
+    int64_t held = gort_now_ns() - asked;
+    if (gort_blocked_ns && held >= gort_blocked_ns) tell_held(g, held);
+    pyc_preempting(main_ts->interp);
+    sched_preempt(g);
+    return 0;
+}
+
+static bool ctx_preempt(M *m)
+{
+#if PYC_312
+    (void)m;
+    return pyc_call_soon(main_ts->interp, preempt_here) == 0;
+#else
+    void *save = ctx_gil_enter();
+    if (!save) return false;
+    bool ok = m->ts && pyc_call_soon(m->ts, preempt_here) == 0;
+    ctx_gil_leave(save);
+    return ok;
+#endif
+}
+
 PyObject *pyctx_frame_or_none(G *g)
 {
     PyObject *f = g->ts ? (PyObject *)PyThreadState_GetFrame(g->ts) : NULL;
@@ -473,7 +504,7 @@ static void ctx_fork_child(void *keep)
     interp->threads.head = first;
     helper_ts = NULL;
     main_ts = keep;
-    main_ts->thread_id = PyThread_get_thread_ident();
+    main_ident = main_ts->thread_id = PyThread_get_thread_ident();
     pyc_set_main(keep);
 }
 
@@ -481,7 +512,6 @@ int pyctx_forked(void)
 {
     dead_threads = main_ts->interp->threads.count;
     pyc_set_main(main_ts);
-    ctx_share(0); /* the parent may have shortened the turns */
     if (!(helper_ts = PyThreadState_New(main_ts->interp))) {
         PyErr_NoMemory();
         return -1;
@@ -496,16 +526,19 @@ static const pyhooks hooks = {
     .swap = ctx_swap, .attach = ctx_attach, .detach = ctx_detach,
     .release = ctx_release, .acquire = ctx_acquire, .deadlock = ctx_deadlock,
     .signals = ctx_signals, .dump = ctx_dump, .detached = ctx_detached,
-    .share = ctx_share, .move_off = ctx_move_off, .gil_enter = ctx_gil_enter, .gil_leave = ctx_gil_leave, .drop = ctx_drop, .start = ctx_start,
+    .gil_enter = ctx_gil_enter, .gil_leave = ctx_gil_leave, .drop = ctx_drop, .start = ctx_start,
+    .running = ctx_running, .preempt = ctx_preempt,
     .fork_before = ctx_fork_before, .fork_parent = ctx_fork_parent, .fork_child = ctx_fork_child, .fork_ts = ctx_fork_ts,
 };
 
+unsigned long pyctx_main_ident(void) { return main_ident; }
 const char *pyctx_swap_name(void) { return fast ? "fast" : "stock"; }
 void pyctx_use_stock_swap(void) { fast = false; }
 
 int pyctx_init(void)
 {
     main_ts = PyThreadState_Get();
+    main_ident = PyThread_get_thread_ident();
 #if !PYC_312
     /* Up to 3.11 C recursion and Python recursion share one limit of 1,000. */
     gort_stack_bytes = (size_t)1 << 20;

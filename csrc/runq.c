@@ -9,6 +9,9 @@
  * A solo P (the Python domain's on a GIL build) has no thieves, so its owner needs
  * no read-modify-write at all: plain loads and stores of the same atomics.
  * The owner's own operations are inline, in runq.h.
+ *
+ * Gs that were preempted wait on a queue of the domain's own: however many compute,
+ * together they are one share beside those that come and go.
  */
 #include "runtime.h"
 
@@ -70,7 +73,8 @@ void globq_put(Dom *d, G *g)
  * p's ring, which the caller knows to have room. */
 G *globq_get(Dom *d, P *p, int max)
 {
-    int size = atomic_load_explicit(&d->runqsize, memory_order_relaxed);
+    int size = atomic_load_explicit(&d->runqsize, memory_order_relaxed) -
+               atomic_load_explicit(&d->npreq, memory_order_relaxed);
     if (size == 0) return NULL;
     int n = size / atomic_load_explicit(&d->nprocs, memory_order_relaxed) + 1;
     if (n > size) n = size;
@@ -87,4 +91,27 @@ G *globq_get(Dom *d, P *p, int max)
     }
     atomic_fetch_sub(&d->runqsize, n);
     return first;
+}
+
+void preq_put(Dom *d, G *g)
+{
+    g->link = NULL;
+    if (d->preq_last) d->preq_last->link = g;
+    else d->preq_first = g;
+    d->preq_last = g;
+    atomic_fetch_add(&d->npreq, 1);
+    atomic_fetch_add(&d->runqsize, 1);
+    atomic_store(&d->preq_since, gort_now_ns());
+}
+
+G *preq_get(Dom *d)
+{
+    G *g = d->preq_first;
+    if (!g) return NULL;
+    d->preq_first = g->link;
+    if (!d->preq_first) d->preq_last = NULL;
+    g->link = NULL;
+    atomic_fetch_sub(&d->runqsize, 1);
+    atomic_fetch_sub(&d->npreq, 1);
+    return g;
 }

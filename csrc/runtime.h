@@ -238,7 +238,7 @@ struct P {
 };
 
 /* ---- M ---------------------------------------------------------------- */
-enum { C_NONE = 0, C_PARK, C_YIELD, C_REJOIN, C_DEAD, C_MOVE };
+enum { C_NONE = 0, C_PARK, C_YIELD, C_REJOIN, C_PREEMPT, C_DEAD, C_MOVE };
 struct M {
     G *curg;                    /* the goroutine it runs, NULL on g0 */
     P *p;                       /* GIL builds, Python domain: changed under the GIL */
@@ -253,6 +253,7 @@ struct M {
     M *alllink;                 /* dom.lock; never removed */
     bool spinning;
     bool idle;                  /* on the idle list; dom.lock */
+    _Atomic int64_t preempt;    /* when sysmon asked its goroutine to let others run; 0: it has */
     _Atomic uint32_t note;      /* futex: 1 = woken */
     uint32_t rng;
     uint32_t id;
@@ -279,7 +280,10 @@ struct Dom {
     int nmidle, nm;
     M *_Atomic allm;
     G *runq_first, *runq_last;  /* global queue */
-    _Atomic int32_t runqsize;
+    _Atomic int32_t runqsize;   /* those and the preempted */
+    G *preq_first, *preq_last;  /* preempted: they compute, and go when nobody else can ... */
+    _Atomic int32_t npreq;
+    _Atomic int64_t preq_since; /* ... or SHARE_NS after the last one came here */
     G *gfree;                   /* global pool of dead Gs */
     _Atomic int32_t ngfree;
     _Atomic int64_t created;    /* by threads that own no P here */
@@ -303,8 +307,9 @@ typedef struct pyhooks {
     void (*dump)(int fd, G *g);   /* async-signal-safe Python stack */
     int (*detached)(M *m);        /* is m's G in a call? 1: so it seems; 2: or it waits
                                      for the GIL, which another thread has */
-    void (*move_off)(M *m);       /* GIL: have what computes on the main thread go on elsewhere */
-    void (*share)(int hogs);      /* so many compute without a P: what is a turn's length? */
+    M *(*running)(Dom *d, uint64_t *turn); /* whose goroutine has the GIL, or NULL; turn: another
+                                     with each goroutine that runs. A guess, it needs no GIL */
+    bool (*preempt)(M *m);        /* have its goroutine call sched_preempt() soon */
     void *(*gil_enter)(void);     /* sysmon: take the GIL on a state of its own */
     void (*gil_leave)(void *);
     G *(*start)(gfresh *f, G *on); /* give it a G (`on`, or one of its choice); NULL:
@@ -362,10 +367,12 @@ int sched_set_procs(Dom *d, int n);
 void sched_blocking_enter(G *g);/* GIL held: let others run while we block */
 void sched_blocking_exit(G *g);
 extern _Atomic bool sysmon_no_python;
+extern int64_t gort_blocked_ns;
 int64_t sched_ngo(Dom *d);
 void sched_uncount(gfresh *f);  /* it will never start */
 void sched_kick(Dom *d, M *m);  /* wake it (NULL: any idle M) to look around */
 void sched_timer_added(timers *tm, int64_t when);
+void sched_preempt(G *g);       /* the running one; GIL */
 bool sched_busy(Dom *d, M *me); /* an M but me runs a G, or has one to run */
 void sched_inject(Dom *d, G *g);
 extern _Atomic int64_t gort_coarse_ns;  /* the time, some 10 ms old at most */
@@ -415,7 +422,9 @@ bool waitq_take(waitq *q, uint64_t *v, int code, G **ready);
 /* ---- runq.c ----------------------------------------------------------- */
 G *runq_steal(P *thief, P *victim, bool steal_next);
 void globq_put(Dom *d, G *g);           /* dom.lock held */
-G *globq_get(Dom *d, P *p, int max);    /* dom.lock held */
+G *globq_get(Dom *d, P *p, int max);    /* dom.lock held; never a preempted one */
+void preq_put(Dom *d, G *g);            /* dom.lock held */
+G *preq_get(Dom *d);                    /* dom.lock held */
 
 /* ---- timer.c ---------------------------------------------------------- */
 int timer_add(timer *t, timers *tm, int64_t when);   /* 0 or GORT_ENOMEM */

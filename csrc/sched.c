@@ -39,6 +39,7 @@
 #else
 #define TIMER_CYCLES 1000u
 #endif
+#define SHARE_NS 1000000        /* the preempted get on again after others have had so long */
 #define RUNNEXT_NS 3000         /* how long a thief leaves a runnext alone */
 #define GFREE_LOCAL 64          /* dead Gs a P keeps for itself (multi-P domains) */
 #define GFREE_MAX 65536         /* dead Gs a domain keeps with their stacks, some 300 MB */
@@ -453,6 +454,15 @@ static void commit(M *m, G *prev, int how)
         runq_put(m->p, prev, false); /* not seen by those who looked since it left */
         if (atomic_load_explicit(&m->dom->nprocs, memory_order_relaxed) > 1) sched_wakep(m->dom);
         break;
+    case C_PREEMPT: {
+        Dom *d = m->dom;
+        gmutex_lock(&d->lock);
+        preq_put(d, prev);
+        P *p = pidle_get(d);
+        gmutex_unlock(&d->lock);
+        if (p) m_start(d, p, false);
+        break;
+    }
     case C_DEAD:
         fiber_end(prev);
         gfree_put(m->dom, m->p, prev);
@@ -587,6 +597,28 @@ void sched_rejoin(G *g) /* on an M without a P: queue up for one */
     leave(getm(), g, C_REJOIN);
 }
 
+/* Between two bytecodes of g, which has computed for long: let others run first. It
+ * goes on on the same OS thread, by which a library's locks, CPython's too, may know it. */
+void sched_preempt(G *g)
+{
+    M *m = getm();
+    P *p = m->p;
+    if (p && runq_empty(p) && atomic_load(&m->dom->runqsize) == 0 && atomic_load(&p->tm.next) > gort_now_ns()) return;
+    uint8_t status = atomic_load_explicit(&g->status, memory_order_relaxed); /* in blocking() maybe */
+    bool lock = !g->lockedm;
+    if (lock) {
+        g->lockedm = m;
+        m->lockedg = g;
+    }
+    atomic_store_explicit(&g->status, G_RUNNABLE, memory_order_relaxed);
+    leave(m, g, C_PREEMPT);
+    atomic_store_explicit(&g->status, status, memory_order_relaxed);
+    if (lock) {
+        m->lockedg = NULL;
+        g->lockedm = NULL;
+    }
+}
+
 /* g's function has returned. Returns if g's stack goes on as another goroutine:
  * one that has not started yet needs no switch, and finds warm caches. */
 static void g_finished(M *m, G *g)
@@ -702,6 +734,16 @@ static G *globq_take(Dom *d, P *p, int max)
     return g;
 }
 
+static G *preq_take(Dom *d, int64_t now)
+{
+    if (atomic_load_explicit(&d->npreq, memory_order_relaxed) == 0) return NULL;
+    if (now < atomic_load_explicit(&d->preq_since, memory_order_relaxed) + SHARE_NS) return NULL;
+    gmutex_lock(&d->lock);
+    G *g = preq_get(d);
+    gmutex_unlock(&d->lock);
+    return g;
+}
+
 /* On g0: a runnable G. Blocks. May come back with m->p NULL and a G to run so. */
 static G *find_runnable(M *m)
 {
@@ -728,7 +770,9 @@ top:
     }
     G *g;
     if (atomic_load_explicit(&p->schedtick, memory_order_relaxed) % SCHED_TICK == 0) {
-        run_all_timers(d, p, gort_now_ns());
+        int64_t now = gort_now_ns();
+        run_all_timers(d, p, now);
+        if ((g = preq_take(d, now))) return g;
         if ((g = globq_take(d, p, 1))) return g;
     } else if (atomic_load_explicit(&p->tm.n, memory_order_relaxed)) {
         p->timer_tsc = cycles();
@@ -736,6 +780,7 @@ top:
     }
     if ((g = runq_get(p))) return g;
     if ((g = globq_take(d, p, 0))) return g;
+    if ((g = preq_take(d, GORT_FOREVER))) return g;
     int n = atomic_load(&d->nprocs);
     if (d->nallp > 1 && (m->spinning || 2 * atomic_load(&d->nmspinning) < n - atomic_load(&d->npidle))) {
         if (!m->spinning) {
@@ -790,10 +835,7 @@ _Noreturn void sched_loop(M *m)
             stop_spinning(m);
             if (atomic_load(&d->nprocs) > 1) sched_wakep(d);
         }
-        if (unlikely(g->lockedm && g->lockedm != m)) {
-            m_start_locked(m, g);
-            continue;
-        }
+        if (unlikely(g->lockedm && g->lockedm != m) && m_start_locked(m, g)) continue;
         if (g->kind == GK_FRESH && !(g = gort_py->start((gfresh *)g, NULL))) continue;
         if (m->p) next_tick(m->p);
         switch_to(m, &m->g0, g, C_NONE);

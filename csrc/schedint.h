@@ -29,7 +29,7 @@ bool m_start(Dom *d, P *p, bool spinning);
 bool m_ensure(Dom *d);
 void m_stop(M *m, bool recheck, bool look);
 void m_stop_locked(M *m);
-void m_start_locked(M *m, G *g);
+bool m_start_locked(M *m, G *g);
 void m_run_without_p(Dom *d, G *g);
 static inline void p_owner(P *p, M *m)          /* handed over, m->p comes later */
 {

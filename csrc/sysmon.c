@@ -1,13 +1,16 @@
 /* sysmon.c - the thread that watches, after Go's sysmon: it owns no P.
  *
  * - Takes the P from an M whose Python goroutine sits in a call that released
- *   the GIL while other goroutines could run, or has computed for 10 ms while
- *   they could, and gives it to another M. The one that computes goes on without
- *   a P; it and the M that has it share the GIL by CPython's switch interval.
+ *   the GIL while other goroutines could run, and gives it to another M.
+ * - Preempts a Python goroutine that computes for 1 ms while others could run, or
+ *   for 10 ms while only such could: it calls sched_preempt() between two bytecodes.
+ * - Wakes the main goroutine for a signal that the main thread, which computes or
+ *   sits in a call, does not handle.
  * - Starts an M for a timer that is overdue while Ps are idle.
  * - Keeps the coarse clock, and prints GORT_DEBUG=schedtrace lines.
  * It polls every 20 us after it did something, doubling up to 10 ms after 1 ms
- * of nothing, and sleeps once every P of both domains has been idle for 10 ms.
+ * of nothing (to 1 ms while a goroutine has the GIL), and sleeps once every P of
+ * both domains has been idle for 10 ms and the main thread is not in a call.
  *
  * Retaking needs the GIL: all changes of m->p that a running Python goroutine
  * could see are made under it, so an M that comes back from its call and takes
@@ -21,11 +24,14 @@
 
 #define POLL_MIN_NS 20000
 #define POLL_MAX_NS 10000000
-#define SLICE_NS 10000000       /* how long a goroutine may compute while others wait (Go) */
+#define SLICE_NS 10000000       /* how long one may compute while others wait who do so too (Go) */
+#define TURN_NS 1000000         /* ... while others wait who do not */
 
 _Atomic int64_t gort_coarse_ns;
 static _Atomic uint32_t sleeping; /* futex: 1 = sysmon sleeps until woken; 2: there is none yet */
 static int64_t started_ns;
+static int64_t turn_ns;           /* GORT_DEBUG=turn=US, or TURN_NS; small ones find races */
+int64_t gort_blocked_ns;          /* GORT_DEBUG=blocked=MS: tell who holds the GIL for so long */
 _Atomic bool sysmon_no_python;    /* the interpreter is going away */
 
 void sysmon_wake(void)
@@ -38,7 +44,11 @@ void sysmon_wake(void)
 /* Most children call exec() or end soon: it is started when it is first missed. */
 void sysmon_fork(void) { atomic_store(&sleeping, 2); }
 
-static bool all_idle(Dom *d) { return atomic_load(&d->npidle) >= atomic_load(&d->nprocs); }
+static bool all_idle(Dom *d)
+{
+    if (d->main_m && !__atomic_load_n(&d->main_m->idle, __ATOMIC_RELAXED)) return false;
+    return atomic_load(&d->npidle) >= atomic_load(&d->nprocs);
+}
 
 static uint64_t activity(Dom *d)
 {
@@ -69,16 +79,15 @@ static bool retake(Dom *d)
         if (!stuck(d, p, &ticks[i], &since[i])) continue;
         M *m = atomic_load(&p->m);
         int how = m ? gort_py->detached(m) : 0; /* a guess, made sure of below */
-        if (how != 1 && gort_now_ns() - since[i] < SLICE_NS) continue;
+        if (!how || (how == 2 && gort_now_ns() - since[i] < POLL_MAX_NS)) continue;
         void *save = gort_py->gil_enter();
         if (!save) return did;
         m = atomic_load(&p->m);
-        bool take = stuck(d, p, &ticks[i], &since[i]) && m && m->p == p && m->curg;
+        bool take = stuck(d, p, &ticks[i], &since[i]) && m && m->p == p && m->curg && gort_py->detached(m);
         if (take) {
-            if (how) atomic_store(&m->curg->status, G_SYSCALL);
+            atomic_store(&m->curg->status, G_SYSCALL);
             m->p = NULL;
             did = true;
-            if (m == d->main_m && !m->curg->main) gort_py->move_off(m);
         }
         gort_py->gil_leave(save);
         if (take) m_start(d, p, false);
@@ -86,20 +95,61 @@ static bool retake(Dom *d)
     return did;
 }
 
-/* How many goroutines compute without a P, as long as one has it. */
-static int hogs(Dom *d)
+/* ---- preempt: Python domain ----------------------------------------------- */
+/* Who could run but for m, whose goroutine has computed for so long? */
+static bool others_wait(Dom *d, M *m, int64_t now, int64_t ran)
 {
-    int n = 0;
-    gmutex_lock(&d->lock);
-    bool wanted = atomic_load(&d->npidle) < d->nallp || d->timer_m;
-    for (M *m = atomic_load(&d->allm); m && wanted; m = m->alllink) {
-        /* Both are that thread's own: a guess. Gs stay mapped, a stale one does no harm. */
-        P *p = __atomic_load_n(&m->p, __ATOMIC_RELAXED);
-        G *g = __atomic_load_n(&m->curg, __ATOMIC_RELAXED);
-        n += !m->idle && !p && g && atomic_load_explicit(&g->status, memory_order_relaxed) == G_RUNNING;
+    int preempted = atomic_load(&d->npreq);
+    if (atomic_load(&d->runqsize) > preempted || (preempted && ran >= SLICE_NS)) return true;
+    for (int i = 0; i < d->nallp; i++) {
+        P *p = atomic_load(&d->allp[i]);
+        if (!runq_empty(p) || atomic_load(&p->tm.next) <= now) return true;
+        /* m has lost its own, and another waits for the GIL with it */
+        if (atomic_load(&p->status) == P_RUNNING && atomic_load(&p->m) != m) return true;
     }
-    gmutex_unlock(&d->lock);
-    return n;
+    return false;
+}
+
+/* When to look again. */
+static int64_t preempt(Dom *d, int64_t now)
+{
+    static M *last;
+    static uint64_t turn;
+    static int64_t since, asked;
+    uint64_t t;
+    M *m = gort_py->running(d, &t);
+    if (!m) return POLL_MAX_NS;
+    if (m != last || t != turn) {
+        last = m;
+        turn = t;
+        since = now;
+        atomic_store(&m->preempt, 0);
+    } else if (now - since >= turn_ns && (gort_blocked_ns || others_wait(d, m, now, now - since))) {
+        bool again = atomic_load(&m->preempt) != 0;
+        if (!again || now - asked >= SLICE_NS) { /* it may have come to another thread */
+            if (!again) atomic_store(&m->preempt, now);
+            asked = now;
+            gort_py->preempt(m);
+        }
+    }
+    return turn_ns;
+}
+
+/* The main thread looks for signals when it goes idle and between bytecodes of the
+ * main goroutine. That may wait while the thread computes for another, or is in a call;
+ * and it is not told of them while the main goroutine sits in a call elsewhere. */
+static void signals(Dom *d, int64_t now)
+{
+    static int64_t since;
+    if (!d->main_m || !gort_py->signals() || __atomic_load_n(&d->main_m->idle, __ATOMIC_RELAXED)) {
+        since = GORT_FOREVER;
+        return;
+    }
+    if (since == GORT_FOREVER) since = now;
+    if (now - since < TURN_NS) return; /* mostly it is handled at once */
+    if (wait_interrupt(gort_main_g, WC_INTR)) return;
+    M *m = __atomic_load_n(&gort_main_g->m, __ATOMIC_RELAXED);
+    if (m != d->main_m && __atomic_load_n(&m->curg, __ATOMIC_RELAXED) == gort_main_g) os_interrupt(atomic_load(&m->tid));
 }
 
 /* ---- overdue timers --------------------------------------------------------- */
@@ -170,13 +220,13 @@ static void schedtrace(int64_t now)
 static void *sysmon_main(void *arg)
 {
     (void)arg;
-    int64_t delay = POLL_MIN_NS, idle_rounds = 0;
+    int64_t delay = POLL_MIN_NS, most = POLL_MAX_NS, idle_rounds = 0;
     uint64_t last_act = 0;
-    int sharing = 0;
     int64_t trace_ns = config_debug("schedtrace", 0) * 1000000, next_trace = started_ns;
     for (;;) {
         _Atomic uint32_t never = 0;
-        os_futex_wait(&never, 0, delay);
+        os_futex_wait(&never, 0, delay < most ? delay : most);
+        most = POLL_MAX_NS;
         int64_t now = gort_now_ns();
         atomic_store_explicit(&gort_coarse_ns, now, memory_order_relaxed);
         bool did = overdue(&gort_native, now);
@@ -184,8 +234,8 @@ static void *sysmon_main(void *arg)
             did |= overdue(&gort_python, now);
             if (!atomic_load(&sysmon_no_python)) {
                 did |= retake(&gort_python);
-                int n = hogs(&gort_python);
-                if (n != sharing) gort_py->share(sharing = n);
+                most = preempt(&gort_python, now);
+                signals(&gort_python, now);
             }
         }
         if (trace_ns > 0 && now >= next_trace) {
@@ -217,6 +267,8 @@ static void *sysmon_main(void *arg)
 void sysmon_start(void)
 {
     started_ns = gort_now_ns();
+    turn_ns = config_debug("turn", TURN_NS / 1000) * 1000;
+    gort_blocked_ns = config_debug("blocked", 0) * 1000000;
     if (config_debug("nosysmon", 0)) return;
     if (os_thread_start(sysmon_main, NULL, (size_t)256 << 10) != 0)
         gort_warn("gort: no thread for sysmon could be started; blocked calls are not handed off");

@@ -53,7 +53,7 @@ def test_each_task_has_its_result(n: int, queue: int | None, jobs: list[tuple[in
     with WorkerPool(n, queue) as pool:
         tasks = [pool.submit(work, i, *job) for i, job in enumerate(jobs)]
     assert most <= n
-    assert gort.num_goroutine() == 1
+    alone()
     for i, (task, (_, fails)) in enumerate(zip(tasks, jobs, strict=True)):
         assert task.done
         error = task.exception()
@@ -112,7 +112,7 @@ def test_submit_waits_for_room(queue: int) -> None:
         gate.send(i)
     assert sorted(t.result() for t in tasks) == list(range(3 + queue))
     pool.close()
-    assert gort.num_goroutine() == 1
+    alone()
 
 
 def test_a_pool_without_end_of_queue_never_waits() -> None:
@@ -358,7 +358,7 @@ def test_cancel_ends_all_and_takes_no_more() -> None:
             task.result()
     with pytest.raises(RuntimeError, match="the pool is closed"):
         submitter.join()
-    assert gort.num_goroutine() == 1
+    alone()
 
 
 def test_an_exception_of_the_block_cancels_the_tasks() -> None:
@@ -366,7 +366,7 @@ def test_an_exception_of_the_block_cancels_the_tasks() -> None:
         task = pool.submit(gort.NIL.recv)
         raise Boom
     assert isinstance(task.exception(), context.Canceled)
-    assert gort.num_goroutine() == 1
+    alone()
 
 
 def test_a_context_cancels_the_tasks() -> None:
@@ -425,7 +425,7 @@ def test_close_waits_and_takes_no_more() -> None:
     closer.join()
     assert sorted(t.result() for t in tasks) == [0, 1, 2]
     pool.close()
-    assert gort.num_goroutine() == 1
+    alone()
 
 
 def test_drain_waits_and_the_pool_goes_on() -> None:
@@ -470,7 +470,7 @@ def test_a_killed_owner_takes_its_tasks_along() -> None:
     waiting(3)
     g.kill()
     finish(g)
-    assert gort.num_goroutine() == 1
+    alone()
 
 
 def test_run_unwinds_a_pool() -> None:
@@ -523,4 +523,4 @@ def test_a_task_says_what_it_is() -> None:
 def test_bad_input_is_named(call: Callable[[], object], error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         call()
-    assert gort.num_goroutine() == 1
+    alone()

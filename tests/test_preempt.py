@@ -1,6 +1,14 @@
 """A goroutine that computes does not keep the others from running."""
 
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
 import sys
+import threading
+
+import pytest
 
 import gort
 from gort import Chan, go, gosched, sleep
@@ -96,23 +104,202 @@ def test_one_that_lost_its_p_parks_and_is_killed_as_any_other() -> None:
     assert (g if left is h else h).join() == 5
 
 
-def test_the_switch_interval_is_the_users_again() -> None:
-    before = sys.getswitchinterval()
+LATE = """
+import gort, os, threading, time
+done = []
+def main_goes_on():
+    t = time.perf_counter()
+    g = gort.go(%s)
+    gort.sleep(0.001)
+    for _ in range(100):
+        gort.gosched()
+    done.append(g.done)
+    return g
+g = main_goes_on()
+print(done, threading.get_native_id() == os.getpid(), threading.current_thread() is threading.main_thread())
+stop.append(1)
+g.join()
+while threading.get_native_id() != os.getpid():
+    gort.sleep(0.001)
+print(threading.get_native_id() == os.getpid(), threading.current_thread() is threading.main_thread())
+"""
+
+
+def run_python(code: str) -> list[str]:
+    """What a program prints; it has to end by itself, and well."""
+    p = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert p.returncode == 0, p.stderr
+    return p.stdout.splitlines()
+
+
+def test_the_main_goroutine_goes_on_when_the_main_thread_is_blocked() -> None:
+    code = 'import os\nr, w = os.pipe()\nclass S:\n    append = staticmethod(lambda x: os.write(w, b"x"))\nstop = S()\n'
+    assert run_python(code + LATE % "os.read, r, 1") == ["[False] False True", "True True"]
+
+
+def test_the_main_goroutine_goes_on_beside_hogs() -> None:
+    code = "stop = []\ndef hog():\n    while not stop: pass\n"
+    assert run_python(code + LATE % "hog")[0].startswith("[False]")
+
+
+@pytest.mark.parametrize("how", ["hog", "os.read, r, 1"])
+@pytest.mark.parametrize("main", ["gort.sleep(60)", "gort.Chan().recv()", "gort.blocking(time.sleep, 60)"])
+def test_ctrl_c_reaches_the_main_goroutine(how: str, main: str) -> None:
+    code = f"""
+import gort, os, signal, threading, time
+r, w = os.pipe()
+stop = []
+def hog():
+    while not stop: pass
+g = gort.go({how})
+gort.sleep(0.001)
+threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
+try:
+    {main}
+except KeyboardInterrupt:
+    print("interrupted")
+stop.append(1)
+os.write(w, b"x")
+g.join()
+"""
+    assert run_python(code) == ["interrupted"]
+
+
+def test_handlers_run_in_the_main_goroutine_wherever_that_is() -> None:
+    code = """
+import gort, os, signal, threading
+r, w = os.pipe()
+g = gort.go(os.read, r, 1)
+gort.sleep(0.001)
+seen = []
+before = signal.signal(signal.SIGUSR1, lambda *a: seen.append(gort.current().id))  # off the main thread
+os.kill(os.getpid(), signal.SIGUSR1)
+while not seen:
+    gort.sleep(0.001)
+signal.setitimer(signal.ITIMER_REAL, 0.001)
+signal.signal(signal.SIGALRM, lambda *a: seen.append(0))
+while len(seen) < 2:
+    gort.gosched()
+os.write(w, b"x")
+g.join()
+signal.signal(signal.SIGUSR1, before)
+print(len(seen))
+"""
+    assert run_python(code) == ["2"]
+
+
+def test_one_that_computes_stays_on_its_os_thread() -> None:
     stop: list[int] = []
+    seen: list[set[int]] = [set() for _ in range(4)]
 
-    def hog() -> None:
+    def hog(i: int) -> None:
+        gort.lock_os_thread()  # not on the main thread, where it would move
+        gort.unlock_os_thread()
         while not stop:
-            pass
+            seen[i].add(threading.get_ident())
 
-    hogs = [go(hog) for _ in range(3)]
-
-    def shorter() -> None:
-        while sys.getswitchinterval() >= before:
-            sleep(0.001)
-        stop.append(1)
-
-    go(gort.blocking, shorter).join()
+    hogs = [go(hog, i) for i in range(4)]
+    for _ in range(20):
+        sleep(0.002)
+    stop.append(1)
     for g in hogs:
         g.join()
-    while sys.getswitchinterval() != before:
-        sleep(0.001)
+    assert [len(s) for s in seen] == [1] * 4
+
+
+def test_a_callback_from_c_is_preempted_too() -> None:
+    proto = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)
+    stop: list[int] = []
+
+    @proto
+    def compute(n: int) -> int:
+        turns = 0
+        while not stop:
+            turns += 1
+        return n + 1
+
+    hogs = [go(compute, i) for i in range(3)]
+    sleep(0.02)
+    stop.append(1)
+    assert [g.join() for g in hogs] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("turn", [1, 50])
+def test_preempted_anywhere(turn: int) -> None:
+    """With turns as short as that, between any two bytecodes."""
+    code = """
+import gort, random
+from gort import sync
+def work(rng, mu, ch, counts):
+    for _ in range(300):
+        with mu:
+            counts[0] += 1
+        try:
+            [sorted(range(20), key=lambda x: -x) for _ in range(rng.randint(1, 20))]
+            if rng.random() < 0.1: raise KeyError(1)
+        except KeyError as e:
+            ch.send(sum(i for i in range(50)))
+def main():
+    mu, ch, counts = sync.Mutex(), gort.Chan(2), [0]
+    gs = [gort.go(work, random.Random(i), mu, ch, counts) for i in range(8)]
+    def close():
+        for g in gs: g.join()
+        ch.close()
+    gort.go(close)
+    assert all(v == 1225 for v in ch)
+    assert counts == [2400]
+    print("good")
+gort.run(main)
+"""
+    p = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120,
+        env={**os.environ, "GORT_DEBUG": f"turn={turn}"},
+    )  # fmt: skip
+    assert (p.returncode, p.stdout) == (0, "good\n"), p.stderr
+
+
+def test_who_holds_the_gil_too_long_is_told() -> None:
+    code = """
+import gort, re, time
+end = time.perf_counter() + 1
+def stubborn():
+    while time.perf_counter() < end:
+        re.match(r"(a+)+$", "a" * 23 + "b")
+gort.go(stubborn).join()
+"""
+    p = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300,
+        env={**os.environ, "GORT_DEBUG": "blocked=100ms"},
+    )  # fmt: skip
+    assert p.returncode == 0
+    assert "gort: goroutine 2 held the GIL for " in p.stderr and "stubborn()" in p.stderr
+
+
+def test_the_end_while_the_main_thread_is_blocked() -> None:
+    code = """
+import gort, os, threading
+r, w = os.pipe()
+gort.go(os.read, r, 1)
+gort.sleep(0.01)
+print(threading.get_native_id() == os.getpid(), flush=True)
+threading.Thread(target=print, args=("thread",)).start()
+"""
+    assert run_python(code) == ["False", "thread"]
+
+
+def test_ctrl_c_cancels_the_main_task_of_asyncio() -> None:
+    code = """
+import gort, asyncio, os, signal, threading
+async def main():
+    try:
+        await asyncio.sleep(60)
+    except asyncio.CancelledError:
+        print("cancelled")
+        raise
+threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
+try:
+    asyncio.run(main())
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    assert run_python(code) == ["cancelled", "interrupted"]

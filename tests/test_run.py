@@ -369,7 +369,8 @@ def test_a_thousand_parked_goroutines_at_exit() -> None:
 def test_a_signal_handler_runs_while_main_waits_and_the_wait_goes_on() -> None:
     import os
 
-    log, ch = [], gort.Chan()
+    # With room for it: the main goroutine, which waits, may be what runs the handler.
+    log, ch = [], gort.Chan(1)
 
     def handler(number: int, frame: Any) -> None:
         log.append(number)

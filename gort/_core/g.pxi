@@ -376,6 +376,7 @@ cdef void body(void *arg) noexcept:
         else:
             self.value = gort_take(res)
     fn = args = None
+    pyctx_dead(self.g)  # it may run Python code; once joined, a goroutine is gone
     finish(self)
 
 

@@ -90,6 +90,13 @@ cdef int _own_imports() except -1:
     return 0
 
 
+# ---- the main thread: the one that runs the main goroutine, for threading as for CPython
+def _get_ident():
+    """As `threading.get_ident()`, and the main goroutine's is the main thread's wherever it runs."""
+    cdef G *g = gort_curg()
+    return pyctx_main_ident() if g != NULL and g.main else get_ident()
+
+
 # ---- run() and the end ----------------------------------------------------------
 cdef list others():
     me = running()
@@ -187,16 +194,26 @@ cdef Goroutine main_handle():
     return h
 
 
+def _before_fork():
+    """CPython's import lock is the OS thread's, and up to 3.12 it runs Python code while it holds it: stay."""
+    cdef G *g = gort_curg()
+    if g != NULL and g.lock_depth < 255:
+        g.lock_depth += 1
+        gort_m_lock(g)
+
+
 def _after_fork():
     """In the child of `os.fork()`: the goroutine or thread that called it is the main goroutine."""
-    global main_goroutine, pending_interrupt, in_run
+    global main_goroutine, main_who, pending_interrupt, in_run
     cdef Goroutine old = main_goroutine
     pyctx_forked()
+    unlock_os_thread()
     pending_interrupt = None
     main_goroutine = main_handle()
     if main_goroutine is not old:
         in_run = False
         if not main_goroutine._done and gort_is_main_thread(gort_main_g):
+            main_who = get_ident()
             end_with_thread()
     _name_main_thread()
     for f in list(unseen):
@@ -289,15 +306,18 @@ cdef int end_with_thread() except -1:
 
 
 cdef int _start_runtime() except -1:
-    global main_goroutine
+    global main_goroutine, main_who
     if _threading.current_thread() is not _threading.main_thread():
         raise RuntimeError("gort must be imported first in the main thread")
     pyctx_init()
     main_goroutine = main_handle()
     if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
         _signal.signal(_signal.SIGINT, _on_sigint)
+        _signal.default_int_handler = _on_sigint  # which asyncio asks for
+    main_who = get_ident()
+    _thread.get_ident = _threading.get_ident = _get_ident
     _own_imports()
     _replace_rlocks()
     _atexit.register(_at_exit)
-    _os.register_at_fork(after_in_child=_after_fork)
+    _os.register_at_fork(before=_before_fork, after_in_child=_after_fork, after_in_parent=unlock_os_thread)
     return 0

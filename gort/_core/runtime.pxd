@@ -195,6 +195,7 @@ cdef extern from "pyctx.h":
     int pyctx_check_signals() except -1
     const char *pyctx_swap_name()
     int pyctx_forked() except -1
+    unsigned long pyctx_main_ident()
     void pyctx_stop()
     void pyctx_free_pool()
     object pyctx_frame_or_none(G *g)
@@ -207,7 +208,7 @@ cdef extern from *:
     static inline G *gort_curg(void) { M *m = getm(); G *g = m ? m->curg : NULL; return g && g->kind == GK_PYTHON ? g : NULL; }
     static inline M *gort_g_m(G *g) { return g->m; }
     static inline void gort_m_lock(G *g) { g->lockedm = g->m; g->m->lockedg = g; }
-    static inline void gort_m_unlock(G *g) { g->m->lockedg = NULL; if (!g->main) g->lockedm = NULL; }
+    static inline void gort_m_unlock(G *g) { g->m->lockedg = NULL; g->lockedm = g->main ? gort_python.main_m : NULL; }
     void sched_move(G *g);
     /* The main goroutine, but for a fork's child whose main goroutine go() once started. */
     static inline int gort_is_main_thread(G *g) { return g->main && !g->stack_lo; }

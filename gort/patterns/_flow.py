@@ -183,7 +183,7 @@ class _Ordered(Generic[T, U]):
             return i, item, error
 
     def work(self, crew: Crew) -> BaseException | None:
-        while True:
+        while not crew.over:  # ended by this one, it is not killed
             self.tokens.acquire()
             if (got := self.take()) is None:
                 self.tokens.release()
@@ -206,6 +206,7 @@ class _Ordered(Generic[T, U]):
                 finally:
                     del error
             result = None
+        return None
 
     def lay_down(self, crew: Crew, i: int, result: Any, error: BaseException | None) -> None:
         with self.laying:
