@@ -605,18 +605,15 @@ void sched_preempt(G *g)
     P *p = m->p;
     if (p && runq_empty(p) && atomic_load(&m->dom->runqsize) == 0 && atomic_load(&p->tm.next) > gort_now_ns()) return;
     uint8_t status = atomic_load_explicit(&g->status, memory_order_relaxed); /* in blocking() maybe */
-    bool lock = !g->lockedm;
-    if (lock) {
-        g->lockedm = m;
-        m->lockedg = g;
-    }
+    M *locked = g->lockedm; /* the main goroutine's is the main M, wherever it runs */
+    G *lockedg = m->lockedg;
+    g->lockedm = m;
+    m->lockedg = g;
     atomic_store_explicit(&g->status, G_RUNNABLE, memory_order_relaxed);
     leave(m, g, C_PREEMPT);
     atomic_store_explicit(&g->status, status, memory_order_relaxed);
-    if (lock) {
-        m->lockedg = NULL;
-        g->lockedm = NULL;
-    }
+    m->lockedg = lockedg;
+    g->lockedm = locked;
 }
 
 /* g's function has returned. Returns if g's stack goes on as another goroutine:
