@@ -323,6 +323,32 @@ bool bubble_point(void)
     return true;
 }
 
+/* ---- fork ------------------------------------------------------------------------------------- */
+/* The child has no members: who forked is none there, and has the real clock. */
+static void forget(gort_bubble *b)
+{
+    atomic_store(&b->lock.v, 0);
+    atomic_store(&b->total, 0);
+    atomic_store(&b->running, 0);
+    b->root_q = b->wait_q = (waitq){0};
+    b->nready = 0;
+    b->turn = false;
+    b->forced = -1;
+}
+
+void bubbles_fork(int when)
+{
+    if (when == FORK_BEFORE) gmutex_lock(&all_lock);
+    for (gort_bubble *b = all; b; b = b->all_next) {
+        if (when == FORK_BEFORE) gmutex_lock(&b->lock);
+        else if (when == FORK_PARENT) gmutex_unlock(&b->lock);
+        else forget(b);
+        timers_fork(&b->tm, when);
+    }
+    if (when == FORK_PARENT) gmutex_unlock(&all_lock);
+    if (when == FORK_CHILD) atomic_store(&all_lock.v, 0);
+}
+
 /* ---- walks ----------------------------------------------------------------------------------- */
 void bubble_each_fresh(void (*fn)(void *handle, void *), void *arg)
 {

@@ -41,6 +41,7 @@ gort_chan *gort_chan_new(int dtype, size_t cap)
     c->shared = dtype != GORT_OBJ;
     c->cap = cap;
     atomic_init(&c->refs, 1);
+    atomic_init(&c->gen, gort_fork_gen);
     if (cap && !(c->buf = os_fail(OS_FAIL_MALLOC) ? NULL : calloc(cap, gort_chan_elemsize(c)))) {
         free(c);
         return NULL;

@@ -99,7 +99,7 @@ void fatal_print_goroutines(int fd)
 {
     (void)fd;
     int left = 100;
-    if (gort_main_g) print_g(gort_main_g, &left);
+    if (gort_main_g && !gort_main_g->stack_lo) print_g(gort_main_g, &left); /* else it is among them */
     stack_each(gort_python.stacks, print_g, &left);
     stack_each(gort_native.stacks, print_g, &left);
 }

@@ -75,7 +75,7 @@ static void job_main(void *p)
 {
     native_job *j = p;
     j->fn(j->arg);
-    gmutex_lock(&j->n.lock);
+    lock_if(&j->n);
     j->done = true;
     gmutex_unlock(&j->n.lock);
     notify_wake(&j->n, true);
@@ -88,14 +88,24 @@ native_job *job_start(void (*fn)(void *), void *arg)
     if (!j) return NULL;
     *j = (native_job){ .fn = fn, .arg = arg };
     j->n.shared = true;
+    atomic_init(&j->n.gen, gort_fork_gen);
     atomic_init(&j->refs, 2);
     if (start(job_main, j, &j->id) == 0) return j;
     free(j);
     return NULL;
 }
 
+/* It ran in the process that this one was forked from. */
+static bool job_gone(native_job *j) { return atomic_load(&j->n.gen) != gort_fork_gen; }
+
+void native_fork(G *g)
+{
+    if (g->fn == job_main) fork_check(&((native_job *)g->arg)->n); /* it goes on here */
+}
+
 int job_join(native_job *j, const waitopt *o)
 {
+    if (unlikely(job_gone(j))) return GORT_OK;
     gmutex_lock(&j->n.lock);
     if (!j->done) return notify_wait(&j->n, R_JOIN, o);
     gmutex_unlock(&j->n.lock);
@@ -104,6 +114,7 @@ int job_join(native_job *j, const waitopt *o)
 
 bool job_done(native_job *j)
 {
+    if (unlikely(job_gone(j))) return true;
     gmutex_lock(&j->n.lock);
     bool d = j->done;
     gmutex_unlock(&j->n.lock);

@@ -423,6 +423,7 @@ void p_handoff(M *m)
 void sched_blocking_enter(G *g)
 {
     M *m = getm();
+    if (unlikely(atomic_load(&gort_stopped)) && g->main) return;
     atomic_store_explicit(&g->status, G_SYSCALL, memory_order_relaxed);
     if (unlikely(g->bubble && g->bubble->seeded)) { /* it may wait there for another member */
         g->noturn = true;
@@ -441,6 +442,7 @@ void sched_blocking_exit(G *g)
 {
     M *m = getm();
     Dom *d = m->dom;
+    if (unlikely(atomic_load(&gort_stopped)) && g->main) return;
     if (unlikely(g->noturn)) {
         atomic_store_explicit(&g->status, G_RUNNABLE, memory_order_relaxed);
         sched_rejoin(g);
@@ -581,6 +583,7 @@ static void init_once(void)
     init_result = !gort_native.stacks || sched_set_procs(&gort_native, n) < 0 ? GORT_ENOMEM : 0;
     config_check_debug();
     fatal_install();
+    fork_install();
     if (init_result == 0) sysmon_start();
 }
 
@@ -591,15 +594,11 @@ int gort_init(void)
 }
 
 /* The calling thread becomes the Python domain's M0, and what it runs now
- * becomes goroutine 1, on the stack it has. */
-int gort_init_python(const pyhooks *h, size_t ds_head, size_t ds_tail, void *ts)
+ * becomes the main goroutine, on the stack it has. */
+int sched_adopt_main(void *ts)
 {
     Dom *d = &gort_python;
-    int r = gort_init();
-    if (r) return r;
-    if (!(d->stacks = stackpool_new(gort_stack_bytes, ds_head, ds_tail))) return GORT_ENOMEM;
-    d->solo = true;
-    if (sched_set_procs(d, 1) < 0) return GORT_ENOMEM;
+    int r;
     M *m = m_alloc(d);
     G *g = calloc(1, sizeof *g);
     if (!m || !g) return GORT_ENOMEM;
@@ -609,16 +608,27 @@ int gort_init_python(const pyhooks *h, size_t ds_head, size_t ds_tail, void *ts)
     g->ts = ts;
     m->ts = ts;
     atomic_store(&m->tid, os_gettid());
-    gort_py = h;
     gort_main_g = g;
     pthread_sigmask(SIG_SETMASK, NULL, &python_mask);
     if ((r = sched_adopt(m, g))) return r;
     gmutex_lock(&d->lock);
-    d->nm = 1;
+    d->nm++;
     d->main_m = m;
     m_publish(d, m);
     p_acquire(m, pidle_get(d));
     gmutex_unlock(&d->lock);
     fatal_altstack();
     return 0;
+}
+
+int gort_init_python(const pyhooks *h, size_t ds_head, size_t ds_tail, void *ts)
+{
+    Dom *d = &gort_python;
+    int r = gort_init();
+    if (r) return r;
+    if (!(d->stacks = stackpool_new(gort_stack_bytes, ds_head, ds_tail))) return GORT_ENOMEM;
+    d->solo = true;
+    if (sched_set_procs(d, 1) < 0) return GORT_ENOMEM;
+    gort_py = h;
+    return sched_adopt_main(ts);
 }

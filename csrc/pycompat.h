@@ -188,6 +188,15 @@ static inline void pyc_signals_forward(PyThreadState *main_ts, PyThreadState *to
 #endif
 }
 
+static inline void pyc_set_main(PyThreadState *ts)
+{   /* in a fork's child: whom signals are announced to */
+#if PYC_313
+    _PyRuntime.main_tstate = ts;
+#else
+    (void)ts;
+#endif
+}
+
 static inline void pyc_set_main_thread(unsigned long ident) { _PyRuntime.main_thread = ident; }
 
 /* ---- preemption --------------------------------------------------------------- */

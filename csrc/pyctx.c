@@ -46,6 +46,8 @@ static unsigned long main_ident; /* of the main thread. CPython takes for it whi
                                     goroutine: that one handles signals */
 static PyThreadState *helper_ts; /* for threads of ours that need the GIL */
 static gmutex helper_lock;
+static gmutex new_lock;          /* up to 3.12: a thread state is being made */
+static int64_t dead_threads;     /* CPython still counts them: their fork's parent has them */
 static _Atomic bool helper_in;   /* helper_ts holds the GIL */
 static ptrdiff_t slot_offset;    /* from the thread pointer; 0: stock swaps */
 static bool fast;
@@ -228,7 +230,9 @@ static void set_chunk(G *g, PyThreadState *ts)
 
 static bool give_ts(G *g)
 {
+    if (!PYC_313) gmutex_lock(&new_lock);
     PyThreadState *ts = PyThreadState_New(main_ts->interp); /* needs no GIL */
+    if (!PYC_313) gmutex_unlock(&new_lock);
     if (!ts) return false;
     runs_nowhere(helper_ts); /* by now there is a sysmon */
     set_chunk(g, ts);
@@ -334,7 +338,7 @@ static bool is_ours(PyThreadState *ts)
 static bool foreign_threads(void)
 {
     int64_t waiting = sched_stuck_threads();
-    if (main_ts->interp->threads.count > waiting) return true;
+    if (main_ts->interp->threads.count - dead_threads > waiting) return true;
     int64_t n = 0;
     for (PyThreadState *ts = PyInterpreterState_ThreadHead(main_ts->interp); ts; ts = PyThreadState_Next(ts))
         n += !is_ours(ts);
@@ -475,6 +479,61 @@ PyObject *pyctx_frame_or_none(G *g)
     return f ? f : Py_NewRef(Py_None);
 }
 
+/* ---- fork --------------------------------------------------------------------------------- */
+/* The list of thread states is to be whole in the child. From 3.13 CPython sees to it
+ * that none is made meanwhile; before, others than ours are made with the GIL. */
+static void ctx_fork_before(void)
+{
+    if (!PYC_313) gmutex_lock(&new_lock);
+}
+static void ctx_fork_parent(void)
+{
+    if (!PYC_313) gmutex_unlock(&new_lock);
+}
+
+static void *ctx_fork_ts(void) { return PyGILState_GetThisThreadState(); }
+
+/* CPython is about to clear all states but ts, which would unmap the chunks and run
+ * destructors for goroutines whose frames go on to refer to what is destroyed. Ours
+ * are taken off its list instead, and left as they are. */
+static void ctx_fork_child(void *keep)
+{
+    PyInterpreterState *interp = main_ts->interp;
+    PyThreadState *first = NULL, *last = NULL, *next;
+    atomic_store(&helper_lock.v, 0);
+    atomic_store(&helper_in, false);
+    atomic_store(&new_lock.v, 0);
+    atomic_store(&sysmon_no_python, true); /* until pyctx_forked() */
+    if (!keep) return;
+    for (PyThreadState *ts = interp->threads.head; ts; ts = next) {
+        next = ts->next;
+        if (ts != keep && is_ours(ts)) continue;
+        ts->prev = last;
+        if (last) last->next = ts;
+        else first = ts;
+        last = ts;
+    }
+    if (last) last->next = NULL;
+    interp->threads.head = first;
+    helper_ts = NULL;
+    main_ts = keep;
+    main_ident = main_ts->thread_id = PyThread_get_thread_ident();
+    pyc_set_main(keep);
+}
+
+int pyctx_forked(void)
+{
+    dead_threads = main_ts->interp->threads.count;
+    pyc_set_main(main_ts);
+    if (!(helper_ts = PyThreadState_New(main_ts->interp))) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    atomic_store(&sysmon_no_python, false);
+    sysmon_wake();
+    return 0;
+}
+
 /* ---- start and end ------------------------------------------------------------------------ */
 static const pyhooks hooks = {
     .swap = ctx_swap, .attach = ctx_attach, .detach = ctx_detach,
@@ -482,8 +541,10 @@ static const pyhooks hooks = {
     .signals = ctx_signals, .dump = ctx_dump, .detached = ctx_detached,
     .gil_enter = ctx_gil_enter, .gil_leave = ctx_gil_leave, .drop = ctx_drop, .start = ctx_start,
     .running = ctx_running, .preempt = ctx_preempt,
+    .fork_before = ctx_fork_before, .fork_parent = ctx_fork_parent, .fork_child = ctx_fork_child, .fork_ts = ctx_fork_ts,
 };
 
+unsigned long pyctx_main_ident(void) { return main_ident; }
 const char *pyctx_swap_name(void) { return fast ? "fast" : "stock"; }
 void pyctx_use_stock_swap(void) { fast = false; }
 
@@ -512,6 +573,7 @@ int pyctx_init(void)
 void pyctx_stop(void)
 {
     atomic_store(&sysmon_no_python, true);
+    atomic_store(&gort_stopped, true);
     /* Whoever is in there waits for our GIL: let it through. */
     PyThreadState *ts = PyEval_SaveThread();
     gmutex_lock(&helper_lock);

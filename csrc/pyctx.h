@@ -10,7 +10,10 @@ int pyctx_init(void);
 int pyctx_check_signals(void);
 /* "fast" or "stock": how thread states are swapped. */
 const char *pyctx_swap_name(void);
+unsigned long pyctx_main_ident(void); /* of the main thread, for threading */
 void pyctx_use_stock_swap(void);
+/* In a fork's child, when CPython is itself again. 0, or -1 with an exception set. */
+int pyctx_forked(void);
 /* At exit: nothing of ours touches Python any more but the calling thread. */
 void pyctx_stop(void);
 /* Free the thread states of all dead goroutines. */

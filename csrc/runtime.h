@@ -87,6 +87,10 @@ typedef struct waitq waitq;
 typedef struct timer timer;
 typedef struct timers timers;
 typedef struct gort_bubble gort_bubble;
+struct gort_mutex;
+struct gort_rwmutex;
+struct gort_sema;
+struct gort_event_q;
 
 /* ---- G ---------------------------------------------------------------- */
 enum { G_IDLE = 0, G_RUNNABLE, G_RUNNING, G_SYSCALL, G_WAITING, G_DEAD };
@@ -126,6 +130,7 @@ struct G {
     uint8_t lock_depth;         /* nested lock_os_thread calls */
     bool durable;               /* in a bubble: its wait, from before the commit on */
     bool noturn;                /* in a seeded bubble: in blocking(), without the turn */
+    uint16_t gen;               /* not gort_fork_gen: a fork's child has it not; see fork.c */
     void *sp;                   /* saved stack pointer while not running */
     _Atomic uint64_t wake;      /* the wait word */
     void *ts;                   /* PyThreadState, GK_PYTHON only */
@@ -190,6 +195,7 @@ struct timer {
     timers *tm;                 /* which heap holds it, or held it */
     int32_t id;                 /* its number there, -1: it is in none; tm->lock */
     uint8_t kind;               /* TK_* */
+    bool inherited;             /* TK_FUNC: goes on in a fork's child, as TK_CHAN ones do */
     int64_t period;             /* > 0: fires again and again */
 };
 enum { TK_WAIT = 0, TK_CHAN, TK_FUNC };
@@ -312,6 +318,10 @@ typedef struct pyhooks {
     G *(*start)(gfresh *f, G *on); /* give it a G (`on`, or one of its choice); NULL:
                                      no memory, and its handle knows */
     void (*drop)(G *g);           /* free a dead G's thread state (GIL) */
+    void (*fork_before)(void);    /* in the thread that forks, around it; in the child */
+    void (*fork_parent)(void);    /* `ts` is that thread's state, or NULL */
+    void (*fork_child)(void *ts);
+    void *(*fork_ts)(void);       /* the thread state of a plain thread, or NULL */
 } pyhooks;
 extern const pyhooks *gort_py;
 
@@ -322,7 +332,24 @@ uint32_t gort_rand(uint32_t n); /* 0 .. n-1 */
 int64_t sched_stuck_threads(void); /* GIL: Python threads that only a wake-up can free */
 G *getg_waiter(bool python);    /* the G that stands for the caller in a wait */
 
-#define lock_if(c) do { if ((c)->shared) gmutex_lock(&(c)->lock); } while (0)
+/* ---- fork.c ------------------------------------------------------------ */
+/* How often this process's line has forked. Who waited in a channel or lock of an
+ * earlier number waits in an ancestor; its first use here finds that out. */
+extern uint16_t gort_fork_gen;
+void fork_install(void);
+void fork_chan(gort_chan *c);
+void fork_mutex(struct gort_mutex *m);
+void fork_rwmutex(struct gort_rwmutex *m);
+void fork_wg(struct gort_wg *w);
+void fork_sema(struct gort_sema *s);
+void fork_notify(struct gort_event_q *n);
+#define fork_check(x) do { \
+    if (unlikely(atomic_load_explicit(&(x)->gen, memory_order_acquire) != gort_fork_gen)) \
+        _Generic((x), gort_chan *: fork_chan, struct gort_mutex *: fork_mutex, struct gort_rwmutex *: fork_rwmutex, \
+                 struct gort_wg *: fork_wg, struct gort_sema *: fork_sema, struct gort_event_q *: fork_notify)(x); \
+    } while (0)
+
+#define lock_if(c) do { fork_check(c); if ((c)->shared) gmutex_lock(&(c)->lock); } while (0)
 #define unlock_if(c) do { if ((c)->shared) gmutex_unlock(&(c)->lock); } while (0)
 
 /* ---- sched.c ---------------------------------------------------------- */
@@ -355,6 +382,9 @@ bool sched_busy(Dom *d, M *me); /* an M but me runs a G, or has one to run */
 void sched_inject(Dom *d, G *g);
 extern _Atomic int64_t gort_coarse_ns;  /* the time, some 10 ms old at most */
 extern G *gort_main_g;
+/* The interpreter is about to go: no other goroutine runs on the main thread, so what the
+ * main one still waits for (in atexit functions, finalisers) it waits for as a thread. */
+extern _Atomic bool gort_stopped;
 extern _Atomic bool gort_main_intr; /* an exception is pending for the main goroutine */
 
 /* ---- wait.c ----------------------------------------------------------- */
@@ -489,6 +519,7 @@ struct gort_chan {
     gmutex lock;                /* guards all but the constants, if shared */
     uint8_t shared, dtype, closed, timer; /* constants but closed (atomic read) */
     _Atomic uint32_t refs;
+    _Atomic uint16_t gen;       /* see fork.c */
     size_t cap, count, sendx, recvx;
     waitq recvq, sendq;
     uint64_t bubble;            /* constant: the id of the one it belongs to, or 0 */
@@ -513,13 +544,13 @@ int wait_on(waitq *q, sudog *s, G *g, gmutex *l, bool shared, int reason, const 
 
 /* ---- sema.c ----------------------------------------------------------- */
 /* bubble: made in one with a fake clock, so that only its members wake its waiters. */
-typedef struct gort_mutex { gmutex lock; bool shared, locked, starving, woken, bubble; waitq q; } gort_mutex;
+typedef struct gort_mutex { gmutex lock; bool shared, locked, starving, woken, bubble; _Atomic uint16_t gen; waitq q; } gort_mutex;
 typedef struct gort_rwmutex {
-    gmutex lock; bool shared, writer, bubble; int32_t waiting_writers; int64_t readers; waitq q;
+    gmutex lock; bool shared, writer, bubble; _Atomic uint16_t gen; int32_t waiting_writers; int64_t readers; waitq q;
 } gort_rwmutex;
-struct gort_wg { gmutex lock; bool shared, bubble; int64_t n; waitq q; };
-typedef struct gort_sema { gmutex lock; bool shared, bubble; int64_t size, cur; waitq q; } gort_sema;
-typedef struct gort_event_q { gmutex lock; bool shared; waitq q; } gort_notify;
+struct gort_wg { gmutex lock; bool shared, bubble; _Atomic uint16_t gen; int64_t n; waitq q; };
+typedef struct gort_sema { gmutex lock; bool shared, bubble; _Atomic uint16_t gen; int64_t size, cur; waitq q; } gort_sema;
+typedef struct gort_event_q { gmutex lock; bool shared; _Atomic uint16_t gen; waitq q; } gort_notify;
 int mutex_lock(gort_mutex *m, bool block, const waitopt *o);
 int mutex_unlock(gort_mutex *m);
 int rwmutex_rlock(gort_rwmutex *m, bool block, const waitopt *o);
@@ -548,6 +579,15 @@ int job_join(native_job *j, const waitopt *o);
 bool job_done(native_job *j);
 void job_unref(native_job *j);
 int sleep_until(int64_t when, const waitopt *o);
+
+/* ---- what fork.c asks of the others: before, then in the parent or the child --- */
+enum { FORK_BEFORE = 0, FORK_PARENT, FORK_CHILD };
+void waiters_fork(int when);    /* sched.c: the records of threads */
+void bubbles_fork(int when);
+void stackpool_fork(struct stackpool *sp, int when);
+void timers_fork(timers *tm, int when);
+void native_fork(G *g);         /* in the child, which g forked */
+void sysmon_fork(void);         /* in the child */
 
 /* ---- config.c --------------------------------------------------------- */
 int64_t config_int(const char *env, int64_t dflt, int64_t min, int64_t max);

@@ -48,7 +48,7 @@
 Dom gort_native = { .kind = GK_NATIVE }, gort_python = { .kind = GK_PYTHON };
 const pyhooks *gort_py;
 G *gort_main_g;
-_Atomic bool gort_main_intr;
+_Atomic bool gort_main_intr, gort_stopped;
 static _Atomic uint64_t next_goid = 1;
 static _Atomic uint64_t next_seed = 1; /* of wait words: no two Gs start alike */
 
@@ -98,6 +98,23 @@ static NOINLINE G *thread_waiter(void)
     return tls_waiter = g;
 }
 
+/* In a fork's child no thread waits: their records are free again. */
+void waiters_fork(int when)
+{
+    if (when == FORK_BEFORE) gmutex_lock(&waiters_lock);
+    else if (when == FORK_PARENT) gmutex_unlock(&waiters_lock);
+    if (when != FORK_CHILD) return;
+    atomic_store(&waiters_lock.v, 0);
+    waiters_free = NULL;
+    for (G *g = waiters_all; g; g = g->arg) {
+        g->endless = false;
+        atomic_store(&g->status, G_RUNNING);
+        if (g == tls_waiter) continue;
+        g->link = waiters_free;
+        waiters_free = g;
+    }
+}
+
 int64_t sched_stuck_threads(void)
 {
     int64_t n = 0;
@@ -114,7 +131,9 @@ G *getg_waiter(bool python)
 {
     M *m = getm();
     /* Python code in a native goroutine's callback is like a thread: its thread state stays here. */
-    if (likely(m && m->curg) && m->curg->kind == (python ? GK_PYTHON : GK_NATIVE)) return m->curg;
+    if (likely(m && m->curg) && m->curg->kind == (python ? GK_PYTHON : GK_NATIVE) &&
+        !(unlikely(atomic_load_explicit(&gort_stopped, memory_order_relaxed)) && m->curg->main))
+        return m->curg;
     return thread_waiter();
 }
 
@@ -249,6 +268,7 @@ G *g_new(Dom *d)
     fiber_new(g);
     g->sp = fresh_stack(g->stack_hi, gort_g_tramp);
     g->m = NULL;
+    g->gen = gort_fork_gen;
     g->reason = R_NONE;
     atomic_store_explicit(&g->status, G_IDLE, memory_order_relaxed);
     return g;
@@ -612,6 +632,7 @@ void g_yield_on(M *m)
                !timers_look(p) && !(netpoll_any() && poll_due(p) && poll_network(m->dom, p) > 0)) {
         return;
     }
+    if (unlikely(atomic_load_explicit(&gort_stopped, memory_order_relaxed)) && g->main) return;
     atomic_store_explicit(&g->status, G_RUNNABLE, memory_order_relaxed);
     leave(m, g, C_YIELD);
 }
@@ -636,18 +657,15 @@ void sched_preempt(G *g)
     P *p = m->p;
     if (p && runq_empty(p) && atomic_load(&m->dom->runqsize) == 0 && atomic_load(&p->tm.next) > gort_now_ns()) return;
     uint8_t status = atomic_load_explicit(&g->status, memory_order_relaxed); /* in blocking() maybe */
-    bool lock = !g->lockedm;
-    if (lock) {
-        g->lockedm = m;
-        m->lockedg = g;
-    }
+    M *locked = g->lockedm; /* the main goroutine's is the main M, wherever it runs */
+    G *lockedg = m->lockedg;
+    g->lockedm = m;
+    m->lockedg = g;
     atomic_store_explicit(&g->status, G_RUNNABLE, memory_order_relaxed);
     leave(m, g, C_PREEMPT);
     atomic_store_explicit(&g->status, status, memory_order_relaxed);
-    if (lock) {
-        m->lockedg = NULL;
-        g->lockedm = NULL;
-    }
+    m->lockedg = lockedg;
+    g->lockedm = locked;
 }
 
 /* g's function has returned. Returns if g's stack goes on as another goroutine:
@@ -892,6 +910,7 @@ int sched_adopt(M *m, G *g)
     g->fiber = __tsan_get_current_fiber();
 #endif
     g->id = g_new_id();
+    g->gen = gort_fork_gen;
     g->dom = m->dom;
     g->m = m;
     atomic_store(&g->wake, atomic_fetch_add(&next_seed, 1) << 44);

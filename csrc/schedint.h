@@ -11,6 +11,7 @@ void sched_move(G *g);
 void sched_rejoin(G *g);
 void sched_submit(G *g);        /* a member of a bubble whose turn it is */
 int sched_adopt(M *m, G *g);
+int sched_adopt_main(void *ts); /* the calling thread becomes M0, and goroutine 1 what it runs */
 void sched_g0_here(M *m);       /* the calling thread's stack is m's g0 */
 _Noreturn void sched_loop(M *m);
 void gort_g0_tramp(void);

@@ -137,6 +137,7 @@ int select_go(const scase *cases, int n, bool block, const waitopt *o, uint64_t 
             free(mem);
             return GORT_EBUBBLE;
         }
+        fork_check(cases[i].c);
         shared |= cases[i].c->shared;
         timed |= cases[i].c->timer;
         uint32_t j = !live ? 0 : unlikely(gort_nseeded) ? bubble_choose((uint32_t)live + 1) : gort_rand((uint32_t)live + 1);

@@ -208,6 +208,7 @@ static G *wake_all(waitq *q)
 int notify_wait(gort_notify *n, int reason, const waitopt *o)
 {
     sudog s;
+    if (!n->shared) fork_check(n);
     return wait_error(wait_on(&n->q, &s, getg_waiter(o->python), &n->lock, n->shared, reason, o, false));
 }
 
@@ -215,6 +216,7 @@ int notify_wait(gort_notify *n, int reason, const waitopt *o)
  * others ended too, instead of being woken for each. The GIL is held. */
 void notify_wake_last(gort_notify *n)
 {
+    fork_check(n);
     for (G *next, *g = wake_all(&n->q); g; g = next) {
         next = g->link;
         g_ready_last(g);
@@ -271,8 +273,8 @@ gort_wg *gort_wg_new(void)
 void gort_wg_free(gort_wg *w)
 {   /* the last gort_wg_done() may still be in its unlock */
     if (!w) return;
-    gmutex_lock(&w->lock);
-    gmutex_unlock(&w->lock);
+    lock_if(w);
+    unlock_if(w);
     free(w);
 }
 int gort_wg_add(gort_wg *w, int64_t n) { return wg_add(w, n); }

@@ -134,8 +134,10 @@ void stack_each(struct stackpool *sp, int (*fn)(G *, void *), void *arg)
     if (!sp) return;
     for (slab *s = atomic_load(&sp->first); s; s = atomic_load(&s->next)) {
         size_t n = atomic_load_explicit(&s->used, memory_order_acquire);
-        for (size_t i = 0; i < n; i++)
-            if (!fn(slot_g(sp, s->base + i * sp->size), arg)) return;
+        for (size_t i = 0; i < n; i++) {
+            G *g = slot_g(sp, s->base + i * sp->size);
+            if (g->gen == gort_fork_gen && !fn(g, arg)) return;
+        }
     }
 }
 
@@ -151,4 +153,14 @@ bool stack_guard_hit(struct stackpool *sp, const void *addr, G **g)
         return true;
     }
     return false;
+}
+
+/* In a fork's child the slots of those that are not there stay as they are: what they
+ * hold may be referred to, and their pages are the parent's as long as nobody writes. */
+void stackpool_fork(struct stackpool *sp, int when)
+{
+    if (!sp) return;
+    if (when == FORK_BEFORE) gmutex_lock(&sp->lock);
+    else if (when == FORK_PARENT) gmutex_unlock(&sp->lock);
+    else atomic_store(&sp->lock.v, 0);
 }

@@ -31,7 +31,7 @@
 #define NET_NS 1000000          /* how long one may sit in a call while nobody polls the network */
 
 _Atomic int64_t gort_coarse_ns;
-static _Atomic uint32_t sleeping; /* futex: 1 = sysmon sleeps until woken */
+static _Atomic uint32_t sleeping; /* futex: 1 = sysmon sleeps until woken; 2: there is none yet */
 static int64_t started_ns;
 static int64_t turn_ns;           /* GORT_DEBUG=turn=US, or TURN_NS; small ones find races */
 int64_t gort_blocked_ns;          /* GORT_DEBUG=blocked=MS: tell who holds the GIL for so long */
@@ -40,9 +40,13 @@ _Atomic int sysmon_tid;           /* its thread, 0 if there is none */
 
 void sysmon_wake(void)
 {
-    if (atomic_load(&sleeping) && atomic_exchange(&sleeping, 0))
-        os_futex_wake(&sleeping, 1);
+    if (likely(!atomic_load(&sleeping))) return;
+    if (atomic_exchange(&sleeping, 0) == 2) sysmon_start();
+    else os_futex_wake(&sleeping, 1);
 }
+
+/* Most children call exec() or end soon: it is started when it is first missed. */
+void sysmon_fork(void) { atomic_store(&sleeping, 2); }
 
 static bool all_idle(Dom *d)
 {
@@ -143,7 +147,7 @@ static int64_t preempt(Dom *d, int64_t now)
 static void signals(Dom *d, int64_t now)
 {
     static int64_t since;
-    if (!gort_py->signals() || __atomic_load_n(&d->main_m->idle, __ATOMIC_RELAXED)) {
+    if (!d->main_m || !gort_py->signals() || __atomic_load_n(&d->main_m->idle, __ATOMIC_RELAXED)) {
         since = GORT_FOREVER;
         return;
     }

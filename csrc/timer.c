@@ -190,7 +190,10 @@ bool timers_hope(timers *tm)
     if (n > tm->nchan) hope = true;
     for (int32_t i = 0; i < n && !hope; i++) {
         timer *t = tm->tab[tm->heap[i].id].t;
-        if (t->kind == TK_CHAN) hope = ((gort_chan *)t->arg)->recvq.first != NULL;
+        if (t->kind == TK_CHAN) {
+            fork_check((gort_chan *)t->arg);
+            hope = ((gort_chan *)t->arg)->recvq.first != NULL;
+        }
     }
     gmutex_unlock(&tm->lock);
     return hope;
@@ -205,7 +208,7 @@ void timer_fire_chan(void *arg, uint64_t seq, int64_t now)
     double secs = (double)now / 1e9;
     uint64_t v;
     memcpy(&v, &secs, sizeof v);
-    gmutex_lock(&c->lock);
+    lock_if(c);
     if (c->tseq == seq) {
         chan_send_locked(c, v, &ready);
         atomic_store_explicit(&c->tfiring, 0, memory_order_relaxed);
@@ -221,10 +224,34 @@ void timer_fire_chan(void *arg, uint64_t seq, int64_t now)
 bool timer_stop_chan(timer *t, gort_chan *c)
 {
     bool pending = timer_del(t);
-    gmutex_lock(&c->lock);
+    lock_if(c);
     if (c->count || atomic_load_explicit(&c->tfiring, memory_order_relaxed) == c->tseq + 1) pending = true;
     c->tseq++;
     c->count = c->recvx = c->sendx = 0;
     gmutex_unlock(&c->lock);
     return pending;
+}
+
+/* In a fork's child: timers of waits were those of goroutines that are not here, so
+ * they are dropped unseen, and so are functions that the parent will run. */
+void timers_fork(timers *tm, int when)
+{
+    if (when == FORK_BEFORE) gmutex_lock(&tm->lock);
+    if (when == FORK_PARENT) gmutex_unlock(&tm->lock);
+    if (when != FORK_CHILD) return;
+    atomic_store(&tm->lock.v, 0);
+    int32_t n = 0, all = atomic_load(&tm->n);
+    for (int32_t i = 0; i < all; i++) { /* keep those in front, with their numbers */
+        timer_slot e = tm->heap[i];
+        timer *t = tm->tab[e.id].t;
+        bool keep = t->kind == TK_CHAN || (t->kind == TK_FUNC && t->inherited);
+        if (!keep) {
+            if (t->kind == TK_FUNC) t->id = -1;
+            continue;
+        }
+        tm->heap[i] = tm->heap[n];
+        put(tm, n++, e);
+    }
+    for (int32_t i = (n - 2) / 4; i >= 0 && n > 1; i--) sift_down(tm, i, n);
+    mirror(tm, n);
 }

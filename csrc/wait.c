@@ -13,6 +13,8 @@
 
 #include <errno.h>
 
+#define LAST_LOOK_NS 10000000
+
 const waitopt wait_forever_native = { .deadline = GORT_FOREVER };
 
 const char *const gort_reasons[R_COUNT_] = {
@@ -129,6 +131,13 @@ static int64_t clamp_wait(int64_t deadline)
     return left < 0 ? 0 : left;
 }
 
+/* At the end of the program only a native goroutine can wake the main one. */
+static bool last_one(void)
+{
+    M *m = getm();
+    return m && m->curg == gort_main_g;
+}
+
 static uint64_t thread_park(G *g, uint64_t ticket, const waitopt *o)
 {
     uint64_t w = atomic_load_explicit(&g->wake, memory_order_acquire);
@@ -139,7 +148,10 @@ static uint64_t thread_park(G *g, uint64_t ticket, const waitopt *o)
     w = atomic_fetch_or_explicit(&g->wake, WK_PARKED, memory_order_acq_rel) | WK_PARKED;
     while (!WK_CODE(w)) {
         int64_t left = o->deadline == GORT_FOREVER ? -1 : clamp_wait(o->deadline);
-        if (left == 0 ||
+        if (left < 0 && unlikely(atomic_load(&gort_stopped)) && last_one()) {
+            if (!sched_busy(&gort_native, NULL)) wait_claim(g, ticket, WC_DEADLOCK, 0);
+            else os_futex_wait((_Atomic uint32_t *)(void *)&g->wake, (uint32_t)w, LAST_LOOK_NS);
+        } else if (left == 0 ||
             (os_futex_wait((_Atomic uint32_t *)(void *)&g->wake, (uint32_t)w, left) < 0 &&
              errno == ETIMEDOUT))
             wait_claim(g, ticket, WC_TIMEOUT, 0);

@@ -28,6 +28,7 @@ cdef inline uint64_t fake_bubble() noexcept:
 
 
 cdef gort_bubble *bubble_of(Goroutine h) noexcept:
+    h.settle()
     return NULL if h._done else h.node.bubble if h.g == NULL else h.g.bubble
 
 

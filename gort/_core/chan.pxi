@@ -23,6 +23,7 @@ cdef extern from *:
         uint64_t v;
         G *ready = NULL;
         if (!c || c->dtype != GORT_OBJ) return;
+        gort_check_chan(c);
         while (c->count && chan_recv_locked(c, &v, &ready) == GORT_OK) {
             if (ready) g_ready(ready);
             ready = NULL;

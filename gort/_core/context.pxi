@@ -633,6 +633,7 @@ cdef inline double seconds_now() noexcept:
 cdef int arm(CancelContext c, double left, object cause) except -1:
     """Let it end `left` seconds from now. The pending timer owns a reference to it."""
     cdef Timer t = func_timer(EXPIRE, (c, cause))
+    t.f.t.inherited = True  # by a fork's child
     c.extra = t
     try:
         t.arm_func(left)

@@ -34,6 +34,8 @@ cdef int raise_wait(int code, object ctx) except -1:
         main_signals()
         return 0
     if code == GORT_EDEADLOCK:
+        if gort_stopped:
+            raise Deadlock("the program is ending: no goroutine is left to end the wait")
         raise Deadlock("all goroutines are asleep - deadlock!\n\n" + dump_all(running(), True))
     if code == GORT_ECTX:
         err = to_raise(ctx)

@@ -103,6 +103,22 @@ cdef class Goroutine:
     def __class_getitem__(cls, item):
         return _types.GenericAlias(cls, item)
 
+    cdef inline void settle(self) noexcept:
+        """In a fork's child, the first to look at one that is not here finds it ended."""
+        if self.joiners.gen != gort_fork_gen:
+            self.vanish()
+
+    cdef void vanish(self) noexcept:
+        self.joiners.gen = gort_fork_gen
+        memset(&self.joiners.q, 0, sizeof(self.joiners.q))
+        if not self._done:
+            try:
+                self.what = name_of(self.what)
+            except BaseException:
+                self.what = "?"
+            self._done = True
+            self.g = NULL
+
     @property
     def id(self):
         """Its number: unique, never used again."""
@@ -113,6 +129,7 @@ cdef class Goroutine:
         """The function's qualified name, or what was assigned."""
         if self._name is not None:
             return self._name
+        self.settle()
         if self._done:
             return self.what
         return name_of(self.what)
@@ -126,6 +143,7 @@ cdef class Goroutine:
     @property
     def done(self):
         """Whether it has ended."""
+        self.settle()
         return self._done
 
     @property
@@ -136,6 +154,7 @@ cdef class Goroutine:
     @property
     def state(self):
         """"runnable", "running", "waiting", "syscall" or "dead"."""
+        self.settle()
         if self.g == NULL:
             return "dead" if self._done else "runnable"
         return (<bytes>g_status_name(self.g)).decode()
@@ -143,6 +162,7 @@ cdef class Goroutine:
     @property
     def wait_reason(self):
         """Go's words for what it waits for ("chan receive", ...), "" if it does not wait."""
+        self.settle()
         if self.g == NULL or gort_status(self.g) != G_WAITING:
             return ""
         return (<bytes>gort_reasons[self.g.reason]).decode()
@@ -156,6 +176,7 @@ cdef class Goroutine:
         cdef waitopt o
         cdef int may, r
         point(b"join")
+        self.settle()
         if not self._done:
             if self.g != NULL and self.g == gort_curg():
                 raise RuntimeError("a goroutine cannot join itself")
@@ -177,6 +198,7 @@ cdef class Goroutine:
         Before it has started its body never runs. No effect on one that has
         ended. Does not wait for the end: `join()` does.
         """
+        self.settle()
         if self._done:
             return
         if self.g == NULL:
@@ -188,6 +210,7 @@ cdef class Goroutine:
     def stack(self):
         """Its Python stack, outermost first, as a traceback.StackSummary."""
         import traceback
+        self.settle()
         if self.g == NULL:
             return traceback.StackSummary()
         frame = pyctx_frame_or_none(self.g)
@@ -344,6 +367,8 @@ cdef void body(void *arg) noexcept:
             kw = None
         else:
             res = raw_call(<PyObject *>fn, <PyObject *>args, NULL)
+        if self.g.main:
+            end_child(None if res != NULL else gort_raised_steal())
         if res == NULL:
             e = gort_raised_steal()
             fail(self, e)
@@ -370,6 +395,8 @@ cdef class KwArgs:
 cdef Goroutine spawn(object fn, object args, object kwargs, Owner owner, gort_bubble *bubble=NULL, bint system=False):
     if not callable(fn):
         raise TypeError(f"go() needs a callable, not {fn!r}")
+    if gort_stopped:
+        raise RuntimeError("go(): the program is ending")
     cdef Goroutine self = Goroutine.__new__(Goroutine)
     cdef KwArgs kw
     if args is not None and not args:
@@ -383,6 +410,7 @@ cdef Goroutine spawn(object fn, object args, object kwargs, Owner owner, gort_bu
     if owner is not None:
         self.owner = <PyObject *>owner
         Py_INCREF(owner)
+    self.joiners.gen = gort_fork_gen
     self.node.fn = g_main
     self.node.failed = not_started
     self.node.arg = self.node.handle = <void *>self
@@ -581,7 +609,7 @@ def blocking(fn, /, *args, **kwargs):
 # ---- dumps --------------------------------------------------------------------
 cdef bint collect(G *g, void *arg) noexcept:
     cdef int st = gort_status(g)
-    if st != G_IDLE and st != G_DEAD and g.handle != NULL and not g.system:
+    if st != G_IDLE and st != G_DEAD and g.handle != NULL and not g.system and not g.main:
         try:
             (<list>arg).append(<Goroutine>g.handle)
         except MemoryError:
@@ -599,7 +627,7 @@ cdef void collect_fresh(void *handle, void *arg) noexcept:
 
 cdef list goroutines():
     """All living ones, by id."""
-    cdef list found = [main_goroutine]
+    cdef list found = [] if main_goroutine._done else [main_goroutine]
     sched_each_fresh(&gort_python, collect_fresh, <void *>found)
     stack_each(py_stacks, collect, <void *>found)
     return sorted(found, key=lambda g: g.id)

@@ -1,6 +1,7 @@
 # life.pxi - start, run(), signals, and the end of the program.
 
 import atexit as _atexit
+import os as _os
 import signal as _signal
 import weakref as _weakref
 
@@ -46,13 +47,10 @@ def _on_sigint(signum, frame):
 
 
 # ---- the main thread: the one that runs the main goroutine, for threading as for CPython
-cdef unsigned long main_ident
-
-
 def _get_ident():
     """As `threading.get_ident()`, and the main goroutine's is the main thread's wherever it runs."""
     cdef G *g = gort_curg()
-    return main_ident if g != NULL and g.main else get_ident()
+    return pyctx_main_ident() if g != NULL and g.main else get_ident()
 
 
 # ---- run() and the end ----------------------------------------------------------
@@ -77,6 +75,8 @@ cdef int unwind(double limit) except -1:
             if h.id not in killed:
                 killed.add(h.id)
                 h.kill()
+                if len(killed) % 4096 == 0 and gort_now_ns() > until:
+                    return 0
         for h in alive:
             try:
                 h.join(None if until == GORT_FOREVER else (until - gort_now_ns()) / 1e9)
@@ -130,22 +130,148 @@ def _at_exit():
     pyctx_free_pool()
 
 
+# ---- fork -----------------------------------------------------------------------------
+# csrc/fork.c says what is left in the child; this is what concerns Python's objects.
+cdef Goroutine main_handle():
+    """Of what is the main goroutine now: its own, or one made for it."""
+    cdef Goroutine h
+    if gort_main_g.handle != NULL:
+        h = <Goroutine>gort_main_g.handle
+        memset(&h.joiners.q, 0, sizeof(h.joiners.q))
+    else:
+        h = Goroutine.__new__(Goroutine)
+        h._name = "main"
+        h.node.id = gort_main_g.id
+        h._done = gort_status(gort_main_g) == G_DEAD  # Python is used in a native goroutine
+        if not h._done:
+            h.g = gort_main_g
+            gort_main_g.handle = <void *>h
+    h.joiners.gen = gort_fork_gen
+    return h
+
+
+def _before_fork():
+    """CPython's import lock is the OS thread's, and up to 3.12 it runs Python code while it holds it: stay."""
+    cdef G *g = gort_curg()
+    if g != NULL and g.lock_depth < 255:
+        g.lock_depth += 1
+        gort_m_lock(g)
+
+
+def _after_fork():
+    """In the child of `os.fork()`: the goroutine or thread that called it is the main goroutine."""
+    global main_goroutine, main_who, pending_interrupt, in_run
+    cdef Goroutine old = main_goroutine
+    pyctx_forked()
+    unlock_os_thread()
+    pending_interrupt = None
+    main_goroutine = main_handle()
+    if main_goroutine is not old:
+        in_run = False
+        if not main_goroutine._done and gort_is_main_thread(gort_main_g):
+            main_who = get_ident()
+            end_with_thread()
+    _name_main_thread()
+    for f in list(unseen):
+        (<Failure>f).seen = True  # the parent tells
+    unseen.clear()
+    _forget_imports()
+    fork_service()
+
+
+def _name_main_thread():
+    """A goroutine's thread may have been given a dummy's name, which up to 3.12 threading takes for a main thread's."""
+    main = _threading._main_thread
+    if type(main) is _threading._DummyThread:
+        main.__class__ = _threading._MainThread
+        main._name = "MainThread"
+        main._daemonic = False
+        main._set_tstate_lock()
+
+
+def _forget_imports():
+    """Modules that others were just importing: their locks would stay locked, they half made."""
+    for name, ref in list(_frozen_importlib._module_locks.items()):
+        lock = ref()
+        owner = getattr(lock, "owner", None)
+        if owner is None or owner == whoami():
+            continue
+        _frozen_importlib._module_locks.pop(name, None)
+        spec = getattr(sys.modules.get(name), "__spec__", None)
+        if getattr(spec, "_initializing", False):
+            del sys.modules[name]
+
+
+cdef void end_child(object exc) noexcept:
+    """The main goroutine of a fork's child, which go() started in an ancestor, has ended in `exc` or None.
+
+    So does the program, as when the main thread's code has ended.
+    """
+    status = 0
+    try:
+        if isinstance(exc, SystemExit):
+            status = exit_status(exc.code)
+        elif exc is not None and not isinstance(exc, GoroutineExit):
+            sys.excepthook(type(exc), exc, exc.__traceback__)
+            status = 130 if isinstance(exc, KeyboardInterrupt) else 1
+    except BaseException as e:
+        unraisable(e)
+        status = 1
+    for last in (_threading._shutdown, _atexit._run_exitfuncs, flush_all):
+        try:
+            last()
+        except BaseException as e:
+            unraisable(e)
+    _os._exit(status)
+
+
+cdef int exit_status(object code) except -1:
+    if code is None:
+        return 0
+    if isinstance(code, int):
+        return code & 0xFF
+    print(code, file=sys.stderr)
+    return 1
+
+
+def flush_all():
+    for f in (sys.stdout, sys.stderr):
+        if f is not None:
+            f.flush()
+
+
+class _LastWords:
+    """In a thread's own state: when the thread ends, which is the main one of a fork's child, so does the program."""
+
+    def __init__(self):
+        self.gen = gort_fork_gen
+
+    def __del__(self):
+        if self.gen == gort_fork_gen:
+            end_child(None)
+
+
+cdef object last_words = _threading.local()
+
+
+cdef int end_with_thread() except -1:
+    last_words.object = _LastWords()
+    return 0
+
+
 cdef int _start_runtime() except -1:
-    global main_goroutine, main_ident
+    global main_goroutine, main_who
     if _threading.current_thread() is not _threading.main_thread():
         raise RuntimeError("gort must be imported first in the main thread")
     pyctx_init()
-    main_goroutine = Goroutine.__new__(Goroutine)
-    main_goroutine.g = gort_main_g
-    main_goroutine.node.id = gort_main_g.id
-    main_goroutine._name = "main"
-    gort_main_g.handle = <void *>main_goroutine
+    main_goroutine = main_handle()
     if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
         _signal.signal(_signal.SIGINT, _on_sigint)
         _signal.default_int_handler = _on_sigint  # which asyncio asks for
-    main_ident = get_ident()
+    main_who = get_ident()
     _thread.get_ident = _threading.get_ident = _get_ident
     _replace_import_locks()
     _replace_rlocks()
     _atexit.register(_at_exit)
+    _os.register_at_fork(before=_before_fork, after_in_child=_after_fork, after_in_parent=unlock_os_thread)
     return 0

@@ -5,10 +5,15 @@
 # in its place, for all that is made from then on; and for the locks of `logging`, which
 # are made before.
 
+cdef uint64_t main_who  # the main goroutine, wherever it runs; what the main thread was called before
+
+
 cdef uint64_t whoami() noexcept:
     """Who calls: a goroutine, or a plain thread; the main goroutine is the main thread."""
     cdef G *g = gort_curg()
-    return get_ident() if g == NULL or g.main else <uint64_t>g
+    if g == NULL:
+        return get_ident()
+    return main_who if gort_is_main_thread(g) else <uint64_t>g
 
 cdef extern from "Python.h":
     unsigned long get_ident "PyThread_get_thread_ident"()

@@ -71,6 +71,7 @@ cdef extern from "runtime.h" nogil:
         uint64_t seq
         int32_t id
         uint8_t kind
+        bint inherited
         int64_t period
     ctypedef struct scase:
         gort_chan *c
@@ -90,6 +91,7 @@ cdef extern from "runtime.h" nogil:
         int64_t size, cur
     ctypedef struct gort_notify:
         bint shared
+        uint16_t gen
         waitq q
     ctypedef struct native_job:
         uint64_t id
@@ -108,7 +110,8 @@ cdef extern from "runtime.h" nogil:
     Dom gort_python "gort_python"
     Dom gort_native "gort_native"
     G *gort_main_g
-    bint gort_main_intr
+    bint gort_main_intr, gort_stopped
+    uint16_t gort_fork_gen
     stackpool *py_stacks "gort_python.stacks"
 
     M *getm()
@@ -191,6 +194,8 @@ cdef extern from "pyctx.h":
     int pyctx_init() except -1
     int pyctx_check_signals() except -1
     const char *pyctx_swap_name()
+    int pyctx_forked() except -1
+    unsigned long pyctx_main_ident()
     void pyctx_stop()
     void pyctx_free_pool()
     object pyctx_frame_or_none(G *g)
@@ -205,6 +210,9 @@ cdef extern from *:
     static inline void gort_m_lock(G *g) { g->lockedm = g->m; g->m->lockedg = g; }
     static inline void gort_m_unlock(G *g) { g->m->lockedg = NULL; g->lockedm = g->main ? gort_python.main_m : NULL; }
     void sched_move(G *g);
+    /* The main goroutine, but for a fork's child whose main goroutine go() once started. */
+    static inline int gort_is_main_thread(G *g) { return g->main && !g->stack_lo; }
+    static inline void gort_check_chan(gort_chan *c) { fork_check(c); }
     static inline int gort_on_main_m(void) { return getm() == gort_python.main_m; }
     static inline int gort_status(G *g) { return atomic_load_explicit(&g->status, memory_order_relaxed); }
     """
@@ -215,4 +223,5 @@ cdef extern from *:
     void gort_m_unlock(G *g) nogil
     int gort_status(G *g) nogil
     int gort_on_main_m() nogil
+    bint gort_is_main_thread(G *g) nogil
     void sched_move(G *g)

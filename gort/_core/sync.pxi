@@ -306,12 +306,18 @@ cdef class Cond:
     cdef readonly object L
     cdef cond_waiter *first
     cdef cond_waiter *last
+    cdef uint16_t gen               # of the fork in which the waiters wait
     cdef object __weakref__
 
     def __init__(self, lock):
         if not hasattr(lock, "lock") or not hasattr(lock, "unlock"):
             raise TypeError(f"Cond needs a lock with lock() and unlock(), not {lock!r}")
         self.L = lock
+
+    cdef void fork_check(self) noexcept:
+        if self.gen != gort_fork_gen:
+            self.gen = gort_fork_gen
+            self.first = self.last = NULL
 
     cdef void unlink(self, cond_waiter *w) noexcept:
         if w.prev != NULL:
@@ -334,6 +340,7 @@ cdef class Cond:
         cdef waitopt o
         cdef int r, may = wait_options(&o, timeout, ctx)
         memset(&w, 0, sizeof(w))
+        self.fork_check()
         # Queued first, as in Go: a lock of the user's own may let others run in its
         # unlock(), and what they signal as soon as they hold the lock is for us.
         w.prev = self.last
@@ -369,6 +376,7 @@ cdef class Cond:
     def signal(self):
         """Wake one waiter, the first."""
         point(b"Cond.signal")
+        self.fork_check()
         cdef cond_waiter *w = self.first
         if w != NULL:
             self.unlink(w)
@@ -378,6 +386,7 @@ cdef class Cond:
     def broadcast(self):
         """Wake all waiters."""
         point(b"Cond.broadcast")
+        self.fork_check()
         while self.first != NULL:
             self.signal()
 

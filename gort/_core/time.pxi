@@ -281,6 +281,16 @@ cdef int start_service() except -1:
     return 0
 
 
+cdef int fork_service() except -1:
+    """In a fork's child: it is not here; contexts may still need it."""
+    global service_running
+    if service_running:
+        service_running = False
+        gort_take_fired()  # those are the parent's
+        start_service()
+    return 0
+
+
 def _serve_func_timers():
     """The service goroutine: start a goroutine for each function whose time has come."""
     cdef gort_functimer *f
