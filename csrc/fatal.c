@@ -228,3 +228,15 @@ void fatal_install(void)
     (void)old_bus;
 #endif
 }
+
+static void uninstall(int sig, struct sigaction *old)
+{
+    struct sigaction now;
+    if (sigaction(sig, NULL, &now) == 0 && now.sa_sigaction == on_fault) sigaction(sig, old, NULL);
+}
+
+void fatal_uninstall(void)
+{
+    uninstall(SIGSEGV, &old_segv);
+    uninstall(SIGBUS, &old_bus);
+}

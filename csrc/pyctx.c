@@ -530,6 +530,7 @@ int pyctx_init(void)
         PyErr_SetString(PyExc_MemoryError, "gort: no memory for the runtime");
         return -1;
     }
+    if (pyctx_builtins_init() < 0) return -1;
     zone_init();
     return 0;
 }

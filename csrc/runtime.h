@@ -473,6 +473,7 @@ bool stack_is_shallow(const G *g, const void *sp);
 void stack_shallow(G *g);                      /* close it again */
 size_t stack_size(const struct stackpool *sp);
 extern size_t gort_stack_bytes;
+void gort_call_on(void *top, void (*fn)(void *), void *arg); /* switch_*.S */
 #if defined(__x86_64__) || defined(__aarch64__)
 void gort_switch(void **save_sp, void *load_sp);
 void gort_g_tramp(void);
@@ -484,6 +485,7 @@ void gort_g_tramp(void);
 _Noreturn void gort_throw(const char *msg);    /* broken invariant */
 _Noreturn void gort_fatal(const char *fmt, ...);
 void fatal_install(void);                      /* SIGSEGV and SIGBUS come to us, and from us to who had them */
+void fatal_uninstall(void);                    /* who had them has them again */
 void fatal_altstack(void);                     /* for the calling thread */
 void fatal_print_goroutines(int fd);
 const char *g_status_name(G *g);

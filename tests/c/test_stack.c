@@ -195,6 +195,36 @@ static void test_stacks_are_as_large_as_asked_for(void)
         ctest_child_ok("dig_in_child", (const char *[]){ sizes[i], NULL });
 }
 
+typedef struct called { char *lo, *hi; int depth, parked; } called;
+static NOINLINE void on_large(void *p)
+{
+    called *c = p;
+    char *here = __builtin_frame_address(0);
+    CHECK(here > c->lo && here < c->hi && (uintptr_t)here % 16 == 0);
+    if (--c->depth) gort_call_on(here - (64 << 10), on_large, c); /* lower down on the same one */
+    g_yield();
+    c->parked++;
+    here = __builtin_frame_address(0);
+    CHECK(here > c->lo && here < c->hi);
+}
+static void call_on_large(void *arg)
+{
+    called c = { os_reserve(1 << 20), NULL, 5, 0 };
+    c.hi = c.lo + (1 << 20);
+    volatile char before = 7;
+    gort_call_on(c.hi, on_large, &c);
+    CHECK(before == 7 && c.parked == 5);
+    os_release(c.lo, 1 << 20);
+    atomic_fetch_add((_Atomic int *)arg, 1);
+}
+static void test_a_call_on_a_stack_that_is_borrowed(void)
+{
+    if (SANITIZED) return; /* they know nothing of it */
+    _Atomic int n = 0;
+    for (int i = 0; i < 50; i++) go(call_on_large, (void *)&n);
+    UNTIL(atomic_load(&n) == 50);
+}
+
 /* Into the warning zone with the last bytes before the stack is left: whose it is
  * is then not the one that the M runs. */
 static void leave_near(void *arg)
@@ -314,6 +344,7 @@ int main(int argc, char **argv)
     RUN(test_a_warning_zone_opens_in_steps_and_closes);
     RUN(test_what_skipped_the_edge_of_the_zone_stays);
     RUN(test_stacks_are_as_large_as_asked_for);
+    RUN(test_a_call_on_a_stack_that_is_borrowed);
     RUN(test_a_zone_may_be_entered_while_leaving);
     RUN(test_a_parked_goroutine_takes_one_page);
     RUN(test_overflow_and_faults_are_reported);
