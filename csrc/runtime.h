@@ -131,6 +131,8 @@ struct G {
     bool durable;               /* in a bubble: its wait, from before the commit on */
     bool noturn;                /* in a seeded bubble: in blocking(), without the turn */
     uint16_t gen;               /* not gort_fork_gen: a fork's child has it not; see fork.c */
+    uint8_t deep;               /* steps of its warning zone that are open; see stack.c */
+    int32_t cut;                /* GK_PYTHON: calls taken off its recursion counter */
     void *sp;                   /* saved stack pointer while not running */
     _Atomic uint64_t wake;      /* the wait word */
     void *ts;                   /* PyThreadState, GK_PYTHON only */
@@ -322,6 +324,9 @@ typedef struct pyhooks {
     void (*fork_parent)(void);    /* `ts` is that thread's state, or NULL */
     void (*fork_child)(void *ts);
     void *(*fork_ts)(void);       /* the thread state of a plain thread, or NULL */
+    void (*deep)(G *g, size_t used); /* it has used that much of its C stack: let it
+                                     recurse no deeper; async-signal-safe */
+    void (*shallow)(G *g);        /* it was deep, and runs: undo that if it is so no more */
 } pyhooks;
 extern const pyhooks *gort_py;
 
@@ -496,9 +501,14 @@ struct stackpool *stackpool_new(size_t size, size_t ds_head, size_t ds_tail);
 G *stack_alloc(struct stackpool *sp);          /* a zeroed G with bounds set */
 void stack_free(struct stackpool *sp, G *g);   /* its pages go to the kernel */
 void stack_each(struct stackpool *sp, int (*fn)(G *, void *), void *arg);
-bool stack_guard_hit(struct stackpool *sp, const void *addr, G **g);
+G *stack_owner(struct stackpool *sp, const void *addr); /* whose slot it is in, or NULL */
+void stackpool_zone(struct stackpool *sp, size_t bytes); /* before the first slot is used */
+bool stack_deep(G *g, const void *addr, const void *sp); /* a fault in its warning zone? Open it */
+bool stack_is_shallow(const G *g, const void *sp);
+void stack_shallow(G *g);                      /* close it again */
 size_t stack_size(const struct stackpool *sp);
 extern size_t gort_stack_bytes;
+void gort_call_on(void *top, void (*fn)(void *), void *arg); /* switch_*.S */
 #if defined(__x86_64__) || defined(__aarch64__)
 void gort_switch(void **save_sp, void *load_sp);
 void gort_g_tramp(void);
@@ -509,7 +519,8 @@ void gort_g_tramp(void);
 /* ---- fatal.c ---------------------------------------------------------- */
 _Noreturn void gort_throw(const char *msg);    /* broken invariant */
 _Noreturn void gort_fatal(const char *fmt, ...);
-void fatal_install(void);                      /* SIGSEGV and SIGBUS */
+void fatal_install(void);                      /* SIGSEGV and SIGBUS come to us, and from us to who had them */
+void fatal_uninstall(void);                    /* who had them has them again */
 void fatal_altstack(void);                     /* for the calling thread */
 void fatal_print_goroutines(int fd);
 const char *g_status_name(G *g);

@@ -530,6 +530,7 @@ static NOINLINE void after_switch(void)
         else gort_py->attach(m, g);
         m = tls_m;
     }
+    if (unlikely(g && g->deep && gort_py)) gort_py->shallow(g);
     G *prev = m->prev;
     int how = m->commit;
     m->prev = NULL;
@@ -901,7 +902,7 @@ int sched_adopt(M *m, G *g)
     size_t size = (size_t)256 << 10;
     char *stk = os_reserve(size);
     if (!stk) return GORT_ENOMEM;
-    os_guard(stk, 0, 1);
+    os_guard(stk, os_page_size(), 0, 1);
     m->g0.stack_lo = stk + os_page_size();
     m->g0.stack_hi = stk + size;
     m->g0.sp = fresh_stack(m->g0.stack_hi, gort_g0_tramp);
