@@ -27,7 +27,8 @@ MACHINES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64"
 
 # For Cython's C file as well. initial-exec: the current G is one load away, and
 # the library is loaded once and for good, so the static TLS block has room.
-COMMON = ["-std=gnu11", "-fno-strict-aliasing", "-fvisibility=hidden", "-ftls-model=initial-exec"]
+# -g: tools/gort-gdb.py reads the runtime's structures, and CPython's, by these types.
+COMMON = ["-std=gnu11", "-fno-strict-aliasing", "-fvisibility=hidden", "-ftls-model=initial-exec", "-g"]
 COMMON += ["-O1", "-g3", "-DGORT_DEBUG_LEVEL=2"] if DEBUG else ["-O2"]
 # For csrc/ only.
 STRICT = ["-Wall", "-Wextra", *(["-Werror"] if WERROR else [])]
@@ -97,7 +98,8 @@ extension = Extension(
 
 setup(
     # visualize/ needs nothing of the runtime and so lives apart; gort/visualize
-    # is to be a symlink to it, as gort/include/gort.h is one to the C header.
+    # is to be a symlink to it, as gort/include/gort.h is one to the C header, and
+    # gort/gort-gdb.py to the gdb script.
     packages=find_packages(include=["gort", "gort.*"]),
     py_modules=["gort_pytest"],
     # Said explicitly, so that an editable install is a line in a .pth file: Cython

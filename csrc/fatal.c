@@ -6,6 +6,9 @@
  * thread. A fault that is not ours goes on to whoever handled it before us
  * (faulthandler, the default action), after a goroutine report.
  *
+ * SIGQUIT, unless the program has its own handler or ignores it, prints the same
+ * stacks and exits.
+ *
  * Everything here is async-signal-safe: no malloc, no lock, write() only.
  */
 #define _GNU_SOURCE
@@ -186,6 +189,17 @@ static void on_fault(int sig, siginfo_t *info, void *uc)
     sigaction(sig, sig == SIGBUS ? &old_bus : &old_segv, NULL);
 }
 
+/* As in Go: `kill -QUIT` and Ctrl-\ show what every goroutine does, and end the process. */
+static void on_quit(int sig)
+{
+    (void)sig;
+    if (enter()) {
+        out("SIGQUIT: quit\n");
+        fatal_print_goroutines(2);
+    }
+    _exit(2);
+}
+
 void fatal_altstack(void)
 {
     stack_t have, ss = { .ss_size = ALTSTACK };
@@ -201,8 +215,12 @@ void fatal_install(void)
     sigemptyset(&sa.sa_mask);
     sigaction(SIGSEGV, &sa, &old_segv);
     sigaction(SIGBUS, &sa, &old_bus);
+    struct sigaction quit = { .sa_handler = on_quit, .sa_flags = SA_ONSTACK }, was;
+    sigemptyset(&quit.sa_mask);
+    if (sigaction(SIGQUIT, NULL, &was) == 0 && was.sa_handler == SIG_DFL) sigaction(SIGQUIT, &quit, NULL);
 #else
     (void)on_fault;
+    (void)on_quit;
     (void)old_segv;
     (void)old_bus;
 #endif

@@ -137,10 +137,19 @@ static void detach_ts(PyThreadState *ts)
     PyEval_SaveThread();
 }
 
+/* py-spy takes a state for busy if the OS thread that it names is; so the one that
+ * nobody runs names sysmon's, which sleeps. */
+static inline void runs_on(PyThreadState *ts, int tid) { ts->native_thread_id = (unsigned long)tid; }
+static inline void runs_nowhere(PyThreadState *ts)
+{
+    runs_on(ts, atomic_load_explicit(&sysmon_tid, memory_order_relaxed));
+}
+
 static void ctx_attach(M *m, G *to)
 {
     attach_ts(to->ts);
     m->ts = to->ts;
+    runs_on(to->ts, m->tid);
     if (m == gort_python.main_m) pyc_signals_forward(main_ts, to->ts);
     else if (unlikely(to->ts == main_ts)) pyc_set_main_thread(PyThread_get_thread_ident());
 }
@@ -149,6 +158,7 @@ static void ctx_detach(M *m)
 {
     PyThreadState *ts = m->ts;
     m->ts = NULL;
+    runs_nowhere(ts);
     if (unlikely(ts == main_ts)) pyc_set_main_thread(main_ident);
     detach_ts(ts);
 }
@@ -157,6 +167,8 @@ static void ctx_swap(M *m, G *to)
 {
     PyThreadState *from = m->ts, *ts = to->ts;
     m->ts = ts;
+    runs_nowhere(from);
+    runs_on(ts, m->tid);
 #if PYC_KNOWS_SWAP
     if (likely(fast && !pyc_stock_swap_due(from, ts))) {
         pyc_fast_swap(current_slot(), from, ts);
@@ -221,9 +233,8 @@ static bool give_ts(G *g)
     PyThreadState *ts = PyThreadState_New(main_ts->interp); /* needs no GIL */
     if (!PYC_313) gmutex_unlock(&new_lock);
     if (!ts) return false;
+    if (helper_ts) runs_nowhere(helper_ts); /* by now there is a sysmon */
     set_chunk(g, ts);
-    /* What _current_frames, faulthandler and py-spy tell threads apart by. */
-    ts->thread_id = (unsigned long)(uintptr_t)g;
     pyc_limit_c_stack(ts, g->stack_lo, g->stack_hi, stack_size(g->dom->stacks));
     g->ts = ts;
     return true;
@@ -247,6 +258,8 @@ static G *ctx_start(gfresh *f, G *on)
     }
     /* contextvars cache by (id, version): a state used again is another one */
     ((PyThreadState *)g->ts)->id = ++ts_serial;
+    /* what sys._current_frames, faulthandler and debuggers know it by */
+    ((PyThreadState *)g->ts)->thread_id = (unsigned long)f->id;
     g->id = f->id;
     g->handle = f->handle;
     g->bubble = f->bubble;
@@ -315,9 +328,7 @@ static int ctx_detached(M *m)
 
 static bool is_ours(PyThreadState *ts)
 {
-    if (ts == main_ts || ts == helper_ts) return true;
-    G *g = (G *)(uintptr_t)ts->thread_id;
-    return ts->id > (uint64_t)1 << 62 && g != NULL;
+    return ts == main_ts || ts == helper_ts || ts->id > (uint64_t)1 << 62;
 }
 
 /* How many Python threads are there that are neither goroutines nor waiting in
@@ -516,6 +527,7 @@ int pyctx_forked(void)
         PyErr_NoMemory();
         return -1;
     }
+    helper_ts->thread_id = 0;
     atomic_store(&sysmon_no_python, false);
     sysmon_wake();
     return 0;
@@ -547,6 +559,7 @@ int pyctx_init(void)
         PyErr_NoMemory();
         return -1;
     }
+    helper_ts->thread_id = 0; /* not the main thread's, to whoever looks for that */
     find_slot();
     if (config_debug("stockswap", 0)) fast = false;
     if (gort_init_python(&hooks, DS_HEAD, DS_TAIL, main_ts)) {

@@ -367,6 +367,7 @@ int sched_set_procs(Dom *d, int n);
 void sched_blocking_enter(G *g);/* GIL held: let others run while we block */
 void sched_blocking_exit(G *g);
 extern _Atomic bool sysmon_no_python;
+extern _Atomic int sysmon_tid;
 extern int64_t gort_blocked_ns;
 int64_t sched_ngo(Dom *d);
 void sched_uncount(gfresh *f);  /* it will never start */

@@ -33,6 +33,7 @@ static int64_t started_ns;
 static int64_t turn_ns;           /* GORT_DEBUG=turn=US, or TURN_NS; small ones find races */
 int64_t gort_blocked_ns;          /* GORT_DEBUG=blocked=MS: tell who holds the GIL for so long */
 _Atomic bool sysmon_no_python;    /* the interpreter is going away */
+_Atomic int sysmon_tid;           /* its thread, 0 if there is none */
 
 void sysmon_wake(void)
 {
@@ -42,7 +43,11 @@ void sysmon_wake(void)
 }
 
 /* Most children call exec() or end soon: it is started when it is first missed. */
-void sysmon_fork(void) { atomic_store(&sleeping, 2); }
+void sysmon_fork(void)
+{
+    atomic_store(&sleeping, 2);
+    atomic_store(&sysmon_tid, 0);
+}
 
 static bool all_idle(Dom *d)
 {
@@ -220,6 +225,7 @@ static void schedtrace(int64_t now)
 static void *sysmon_main(void *arg)
 {
     (void)arg;
+    atomic_store(&sysmon_tid, os_gettid());
     int64_t delay = POLL_MIN_NS, most = POLL_MAX_NS, idle_rounds = 0;
     uint64_t last_act = 0;
     int64_t trace_ns = config_debug("schedtrace", 0) * 1000000, next_trace = started_ns;

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 import gort
+import gort.aio
 import gort.atomic
 import gort.context
 import gort.errgroup
+import gort.futures
 import gort.native
 import gort.rate
 import gort.singleflight
@@ -36,6 +38,8 @@ NAMES = {
         service_unavailable gateway_timeout is_bad_request is_unauthorized is_forbidden is_not_found is_conflict
         is_too_many_requests is_client_closed is_internal_server is_service_unavailable is_gateway_timeout
         to_grpc_code from_grpc_code to_http from_http to_grpc from_grpc""",
+    gort.aio: "call recv recv_ok send select join iterate run_coroutine run",
+    gort.futures: "Executor Future",
     gort.patterns: """generate stage pipeline map for_each merge fan_in fan_out tee or_done batch debounce throttle
         with_timeout hedge first WorkerPool Task Broker Subscription Message SlowConsumer Stream""",
 }
@@ -60,6 +64,8 @@ METHODS = {
     gort.time.Ticker: "c stop reset",
     gort.native.NativeGoroutine: "join done id",
     gort.errgroup.Group: "go try_go wait ctx limit set_limit all_errors __enter__ __exit__",
+    gort.futures.Executor: "submit map shutdown __enter__ __exit__",
+    gort.futures.Future: "result exception cancel done add_done_callback",
     gort.singleflight.Group: "do do_chan forget",
     gort.singleflight.Result: "value err shared",
     gort.rate.Limiter: "allow wait reserve tokens limit burst set_limit set_burst",

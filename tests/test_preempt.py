@@ -97,6 +97,8 @@ def test_one_that_lost_its_p_parks_and_is_killed_as_any_other() -> None:
         ch.send(5)
 
     go(gort.blocking, end).join()
+    while not (g.done or h.done):
+        gosched()
     assert {x.done for x in (g, h)} == {True, False}
     left = h if g.done else g
     left.kill()
@@ -176,8 +178,8 @@ before = signal.signal(signal.SIGUSR1, lambda *a: seen.append(gort.current().id)
 os.kill(os.getpid(), signal.SIGUSR1)
 while not seen:
     gort.sleep(0.001)
-signal.setitimer(signal.ITIMER_REAL, 0.001)
 signal.signal(signal.SIGALRM, lambda *a: seen.append(0))
+signal.setitimer(signal.ITIMER_REAL, 0.001)
 while len(seen) < 2:
     gort.gosched()
 os.write(w, b"x")

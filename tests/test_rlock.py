@@ -94,6 +94,7 @@ def test_a_kill_while_it_waits_leaves_it_as_it_was() -> None:
 def test_condition_and_logging_use_it() -> None:
     assert type(RLock()) is type(threading.Condition()._lock)  # type: ignore[attr-defined]
     assert type(logging._lock) is type(RLock())  # type: ignore[attr-defined]
+    assert type(threading._active_limbo_lock) is type(RLock())  # type: ignore[attr-defined]
     locks = [h().lock for h in logging._handlerList if h()]  # type: ignore[attr-defined]
     assert {type(lock) for lock in locks if lock is not None} <= {type(RLock())}
 

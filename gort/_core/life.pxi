@@ -1,10 +1,6 @@
 # life.pxi - start, run(), signals, and the end of the program.
 
 import atexit as _atexit
-import os as _os
-import _frozen_importlib
-import _imp
-import _thread
 import signal as _signal
 import weakref as _weakref
 
@@ -47,47 +43,6 @@ def _on_sigint(signum, frame):
     if g == NULL or g.main:
         raise KeyboardInterrupt
     interrupt_main(KeyboardInterrupt())
-
-
-# ---- imports: CPython knows the owner of a module's lock by its OS thread
-class _ThreadIdentity:
-    """`_thread` as importlib sees it: a goroutine is somebody of its own."""
-
-    def __getattr__(self, name):
-        return getattr(_thread, name)
-
-    @staticmethod
-    def get_ident():
-        return whoami()
-
-
-cdef RLock import_lock = RLock()
-
-
-def _acquire_import_lock():
-    cdef uint64_t me = whoami()
-    if import_lock.owner != me:
-        if import_lock.m.locked:
-            wait_with(op_lock, &import_lock.m, None, None)
-        else:
-            import_lock.m.locked = True
-        import_lock.owner = me
-    import_lock.count += 1
-
-
-cdef int _own_imports() except -1:
-    """The modules' locks belong to goroutines, and so does the lock that guards their table.
-
-    CPython's own is its owner's OS thread's, which a goroutine may leave at any time.
-    """
-    imp = _types.ModuleType("_imp", _imp.__doc__)
-    vars(imp).update(vars(_imp))
-    imp.acquire_lock = _acquire_import_lock
-    imp.release_lock = import_lock.release
-    imp.lock_held = import_lock.locked
-    _frozen_importlib._imp = imp
-    _frozen_importlib._thread = _ThreadIdentity()
-    return 0
 
 
 # ---- the main thread: the one that runs the main goroutine, for threading as for CPython
@@ -235,8 +190,6 @@ def _name_main_thread():
 
 def _forget_imports():
     """Modules that others were just importing: their locks would stay locked, they half made."""
-    if import_lock.owner != whoami():
-        import_lock._at_fork_reinit()
     for name, ref in list(_frozen_importlib._module_locks.items()):
         lock = ref()
         owner = getattr(lock, "owner", None)
@@ -316,7 +269,7 @@ cdef int _start_runtime() except -1:
         _signal.default_int_handler = _on_sigint  # which asyncio asks for
     main_who = get_ident()
     _thread.get_ident = _threading.get_ident = _get_ident
-    _own_imports()
+    _replace_import_locks()
     _replace_rlocks()
     _atexit.register(_at_exit)
     _os.register_at_fork(before=_before_fork, after_in_child=_after_fork, after_in_parent=unlock_os_thread)

@@ -106,22 +106,28 @@ cdef class RLock:
 
 
 def _replace_rlocks():
-    """Put it where CPython's stands; of those there are, the free ones of `logging`."""
-    import _thread
+    """Put it where CPython's stands, and in the place of the free ones that modules and `logging` have by now."""
     import functools
+    import _thread
+    old = type(_threading._active_limbo_lock)
     _thread.RLock = RLock
     _threading._CRLock = RLock
     if hasattr(functools, "RLock"):
         functools.RLock = RLock
+    for module in list(sys.modules.values()):
+        names = getattr(module, "__dict__", None)
+        if type(names) is not dict:
+            continue
+        for name in [name for name, value in list(names.items()) if type(value) is old]:
+            if names[name].acquire(False):
+                names[name].release()
+                names[name] = RLock()
     logging = sys.modules.get("logging")
     if logging is None:
         return
-    if logging._lock.acquire(False):
-        logging._lock.release()
-        logging._lock = RLock()
     for ref in list(logging._handlerList):
         handler = ref()
         lock = getattr(handler, "lock", None)
-        if lock is not None and type(lock) is not RLock and lock.acquire(False):
+        if lock is not None and type(lock) is old and lock.acquire(False):
             lock.release()
             handler.lock = RLock()

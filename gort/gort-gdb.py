@@ -1,0 +1,1 @@
+../tools/gort-gdb.py
