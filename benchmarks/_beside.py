@@ -23,7 +23,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import repeat
-from math import inf
+from math import ceil, inf
 from pathlib import Path
 from queue import SimpleQueue
 from random import Random
@@ -395,4 +395,4 @@ async def together_async(programs: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
 def lateness(late: list[float]) -> dict[str, float]:
     """Median, 99th percentile and greatest, in microseconds."""
     late = sorted(late)
-    return {name: late[int(share * (len(late) - 1))] * 1e6 for name, share in (("p50", 0.5), ("p99", 0.99), ("max", 1))}
+    return {name: late[ceil(share * len(late)) - 1] * 1e6 for name, share in (("p50", 0.5), ("p99", 0.99), ("max", 1))}

@@ -40,6 +40,7 @@ def go_program() -> Path:
     if _stale(program, [*folder.glob("*.go"), folder / "go.mod"]):
         OUT.mkdir(parents=True, exist_ok=True)
         _run(go_command(), folder, GO_ENV)
+    load_program()
     return program
 
 
@@ -48,6 +49,16 @@ def c_command(name: str) -> list[str]:
     source = f"benchmarks/native/{name}.c"
     program = str((OUT / f"native_{name}").relative_to(ROOT))
     return ["cc", "-O2", "-g", "-Icsrc/include", source, "-o", program, "build/libgort.a", "-lpthread", "-lm"]
+
+
+@cache
+def load_program() -> Path:
+    """What loads the echo servers: plain C, beside the Go program, which starts it too."""
+    program, source = OUT / "echo_load", ROOT / "benchmarks" / "native" / "echo_load.c"
+    if _stale(program, [source]):
+        OUT.mkdir(parents=True, exist_ok=True)
+        _run(["cc", "-O2", str(source), "-o", str(program)], ROOT)
+    return program
 
 
 @cache

@@ -79,6 +79,13 @@ GOALS = (
     Goal("beside_sqlite", "others", 1 / 0.5),
     Goal("files_sha256", "ns", 1 / 1.7, "asyncio"),
     Goal("files_zlib", "ns", 1 / 1.7, "asyncio"),
+    # The network: the server on one core, the load on another.
+    Goal("echo_500", "ns", 1.0, "uvloop-protocol"),
+    Goal("echo_500", "ns", 1 / 1.35, "uvloop"),
+    Goal("echo_500", "ns", 1 / 1.8, "gevent"),
+    Goal("echo_500", "ns", 1 / 1.8, "runloom-socket"),
+    Goal("echo_500", "p99", 1.0, "go"),
+    Goal("idle_conns", "resident", 8.0 * 1024),
     # What sysmon may cost where nothing blocks.
     *(Goal(core, "ns", 1.02, "gort-nosysmon") for core in ("yield_two", "unbuffered", "buffered", "spawn")),
 )

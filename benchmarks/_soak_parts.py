@@ -97,7 +97,12 @@ def exactly_once(got: Iterable[int], want: Iterable[int]) -> int:
 # Each calls fn, which parks or blocks, and returns what it returned.
 def _in_sort_key(fn: Callable[[], Any]) -> Any:
     got: list[Any] = []
-    sorted([1], key=lambda _: got.append(fn()) or 0)
+
+    def key(_: int) -> int:
+        got.append(fn())
+        return 0
+
+    sorted([1], key=key)
     return got[0]
 
 
@@ -224,12 +229,18 @@ def _reads(rng: Random) -> None:
 def _pipes(rng: Random) -> None:
     r, w = os.pipe()
     try:
-        writer = gort.go(lambda: (gort.sleep(0.001), os.write(w, b"x")))
+        writer = gort.go(after, 0.001, os.write, w, b"x")
         check(os.read(r, 10) == b"x", "a pipe gave something else")
         writer.join()
     finally:
         os.close(r)
         os.close(w)
+
+
+def after(seconds: float, fn: Callable[..., Any], *args: Any) -> Any:
+    """fn(*args), after a sleep."""
+    gort.sleep(seconds)
+    return fn(*args)
 
 
 BLOCKING = [_sleeps, _compresses, _hashes, _queries, _looks_up, _reads]
@@ -672,15 +683,18 @@ def kills(rng: Random) -> int:
     ended: list[int] = []
     never: Any = gort.Chan()
     mutex = gort.sync.Mutex()
+    full = gort.sync.Semaphore(1)
+    full.acquire()
     waits: list[Callable[[Random], object]] = [
         lambda own: never.recv(),
         lambda own: gort.select(never, (never, 1)),
         lambda own: gort.sleep(60),
-        lambda own: gort.sync.Semaphore(0).acquire() if False else gort.NIL.recv(),
+        lambda own: gort.NIL.recv(),
+        lambda own: full.acquire(),
         lambda own: own.choice(KILLABLE_PLACES)(never.recv),
         lambda own: own.choice(KILLABLE_PLACES)(lambda: gort.sleep(60)),
-        lambda own: (own.choice(BLOCKING)(own), gort.gosched()),
-        lambda own: (sum(range(100_000)), gort.sleep(0)),
+        lambda own: own.choice(BLOCKING)(own),
+        lambda own: sum(range(100_000)),
     ]
 
     def body(me: int, own: Random) -> None:
@@ -690,6 +704,7 @@ def kills(rng: Random) -> int:
                 with mutex:
                     gort.gosched()
                 own.choice(waits)(own)
+                gort.gosched()
         finally:
             gort.sleep(own.choice([0, 1e-4]))  # it may wait in its last moments too
             ended.append(me)
@@ -760,9 +775,6 @@ def recursion(rng: Random) -> int:
     def down(n: int) -> int:
         return down(n + 1) + 1
 
-    def nested(n: int) -> Any:
-        return sorted([n], key=lambda _: nested(n + 1))
-
     def parse() -> Any:
         return json.loads("[" * 100_000)
 
@@ -774,10 +786,49 @@ def recursion(rng: Random) -> int:
             return
         raise AssertionError("no RecursionError")
 
-    fns = [lambda: down(0), lambda: nested(0), parse]
+    fns: list[Callable[[], Any]] = [lambda: down(0), _deep_repr, parse]
     for g in [gort.go(body, fn) for fn in rng.sample(fns, 3)]:
         g.join()
     return 3
+
+
+def deepen(goroutines: int) -> None:
+    """Make the stacks of so many goroutines as deep as any part of the soak will.
+
+    gort keeps the stacks of dead goroutines, with all the pages that were ever
+    touched. Left to chance, one after another would become deep within the first
+    half hour, and hide what really grows.
+    """
+    gate: Any = gort.Chan()
+
+    def body() -> None:
+        try:
+            _deep_repr()
+        except RecursionError:
+            pass
+        gate.recv_ok()
+
+    gs = [gort.go(body) for _ in range(goroutines)]
+    while any(g.wait_reason != "chan receive" for g in gs):
+        gort.sleep(0.01)
+    gate.close()
+    for g in gs:
+        g.join()
+
+
+def _deep_repr() -> str:
+    nested: list[Any] = []
+    for _ in range(20_000):
+        nested = [nested]
+    try:
+        return repr(nested)
+    finally:
+        while nested:  # freed from the outside in, or that would be a recursion too
+            nested = nested.pop()
+
+
+def _note(ended: list[int], i: int, _: object) -> None:
+    ended.append(i)
 
 
 @part(1)
@@ -790,18 +841,26 @@ def garbage(rng: Random) -> int:
 
     ended: list[int] = []
     keep = []
-    n = 200
+    n, lived = 200, 0
+
+    def live() -> None:
+        nonlocal lived
+        gort.gosched()
+        lived += 1
+
+    node: Any
     for i in range(n):
         inner: Any = gort.Chan(2)
         node = Node(inner)
         inner.send(node)
-        inner.send(gort.go(gort.gosched))
-        keep.append(weakref.ref(node, lambda _, i=i: ended.append(i)))
+        inner.send(gort.go(live))
+        keep.append(weakref.ref(node, functools.partial(_note, ended, i)))
         if i % 50 == 0:
             stumble(rng)
     node = inner = None
-    for _ in range(2):
+    while lived < n:
         gort.sleep(0.001)
+    for _ in range(2):
         gc.collect()
     check(len(ended) == n, f"{n - len(ended)} of {n} cycles were not collected")
     return n
@@ -922,7 +981,7 @@ def fork(rng: Random) -> int:
         code = 99
         try:
             ch: Any = gort.Chan()
-            gort.go(lambda: (gort.sleep(0.001), ch.send(status)))
+            gort.go(after, 0.001, ch.send, status)
             code = ch.recv()
         finally:
             os._exit(code)

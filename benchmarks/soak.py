@@ -36,14 +36,25 @@ from typing import Any, NoReturn
 import gort
 import gort.native
 from benchmarks import _proc
-from benchmarks._soak_parts import PARTS, SIGNALS, Expected, Part, native_library, unseen
+from benchmarks._soak_parts import (
+    KILLABLE_PLACES,
+    PARTS,
+    PLACES,
+    SIGNALS,
+    Expected,
+    Part,
+    deepen,
+    native_library,
+    unseen,
+)
 
 ALARM = 0.02  # seconds between two SIGALRM
 PROGRESS = 5.0  # seconds between two lines
 # What may be had more at the end than after warm-up. Threads: how many Ms there are
 # is how many goroutines ever blocked at once, so a record may still be set.
 SLACK = {"rss": 4 << 20, "threads": 6, "fds": 0}
-RSS_SHARE = 0.05
+RSS_SHARE = 0.02
+CROWD = 800  # more goroutines than ever are at once
 
 
 class Soak:
@@ -236,11 +247,15 @@ def now() -> dict[str, int]:
 
 
 def chosen(only: str, without: str) -> list[Part]:
-    """The parts asked for."""
+    """The parts asked for; the places not to wait in are taken off their lists."""
     names = only.split(",") if only else list(PARTS)
     leave = without.split(",") if without else []
-    if unknown := {*names, *leave} - PARTS.keys():
-        raise SystemExit(f"no such part: {', '.join(sorted(unknown))}; there are: {', '.join(PARTS)}")
+    places = {place.__name__.strip("_"): place for place in PLACES}
+    if unknown := {*names} - PARTS.keys() | {*leave} - PARTS.keys() - places.keys():
+        raise SystemExit(f"no such part: {', '.join(sorted(unknown))}; there are: {', '.join([*PARTS, *places])}")
+    for name in leave:
+        for kept in (PLACES, KILLABLE_PLACES):
+            kept[:] = [place for place in kept if place is not places.get(name)]
     return [PARTS[name] for name in names if name not in leave]
 
 
@@ -252,13 +267,19 @@ def main() -> int:
     parser.add_argument("--lap", type=float, help="seconds of a lap (a tenth of all, at least 3, at most 20)")
     parser.add_argument("--seed", type=int, help="of the random choices (one is made up and printed)")
     parser.add_argument("--only", default="", metavar="PART,...", help="these parts")
-    parser.add_argument("--without", default="", metavar="PART,...", help="all but these, for example fork,mp_fork")
+    parser.add_argument(
+        "--without",
+        default="",
+        metavar="PART,...",
+        help="all but these, for example fork,mp_fork; also odd places to wait in, for example in_del",
+    )
     parser.add_argument("--stuck", type=float, default=120.0, help="seconds after which a round is stuck (120)")
     parser.add_argument("--list", action="store_true", help="show the parts")
     args = parser.parse_args()
     if args.list:
         for part in PARTS.values():
             print(f"{part.name:14}x{part.workers}  {part.about}")
+        print(f"places to wait in: {', '.join(place.__name__.strip('_') for place in PLACES)}")
         return 0
     seed = args.seed if args.seed is not None else int.from_bytes(os.urandom(4))
     soak = Soak(chosen(args.only, args.without), seed, args.stuck)
@@ -272,6 +293,7 @@ def main() -> int:
     signal.signal(signal.SIGUSR1, SIGNALS.on_user)
     signal.signal(signal.SIGALRM, SIGNALS.on_alarm)
     soak.start_watching()
+    gort.go(deepen, CROWD).join()
     lap = args.lap or min(max(args.seconds / 10, 3.0), 20.0)
     print(f"seed {seed}, laps of {lap:g} s: {', '.join(part.name for part in soak.parts)}", flush=True)
     while time.monotonic() - soak.began < args.seconds:

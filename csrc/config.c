@@ -1,7 +1,7 @@
 /* config.c - the environment variables: read once at the start, never after.
  *
  * | GOMAXPROCS | Ps of the native domain   | the CPUs this process may use |
- * | GORT_STACK | C stack of a goroutine    | 256K (1M on CPython 3.11)     |
+ * | GORT_STACK | C stack of a goroutine    | 256K                          |
  * | GORT_DEBUG | k=v,...                   |                               |
  * |            | schedtrace=MS: a line of Go's form every MS milliseconds  |
  * |            | stockswap=1: swap thread states only by CPython's own call |

@@ -3,7 +3,8 @@
  * A goroutine that runs into its guard page, a segfault, a broken invariant:
  * print what happened, then every goroutine's stack, as far as it can be had in
  * a signal handler, and abort. The handlers run on an alternate stack of their
- * thread. A fault that is not ours goes on to whoever handled it before us
+ * thread. A fault in the warning zone of a stack opens it (stack.c), and the
+ * program goes on. One that is not ours goes to whoever had the signal before us
  * (faulthandler, the default action), after a goroutine report.
  *
  * SIGQUIT, unless the program has its own handler or ignores it, prints the same
@@ -14,6 +15,7 @@
 #define _GNU_SOURCE
 #include "runtime.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -160,25 +162,41 @@ static void report_overflow(G *g, const void *addr)
     if (g->ts && gort_py) gort_py->dump(2, g);
 }
 
+static const void *stack_pointer(const ucontext_t *uc)
+{
+#if defined(__x86_64__)
+    return (const void *)(uintptr_t)uc->uc_mcontext.gregs[REG_RSP];
+#elif defined(__aarch64__)
+    return (const void *)(uintptr_t)uc->uc_mcontext.sp;
+#endif
+}
+
 static void on_fault(int sig, siginfo_t *info, void *uc)
 {
-    G *g = NULL;
-    (void)uc;
-    bool guard = stack_guard_hit(gort_python.stacks, info->si_addr, &g) ||
-                 stack_guard_hit(gort_native.stacks, info->si_addr, &g);
+    int saved = errno;
+    const char *addr = info->si_addr;
+    bool real = info->si_code > 0; /* not kill() or raise(), which leave no address */
     M *m = getm();
-    if (guard && m && m->curg == g) {
-        if (enter()) {
-            report_overflow(g, info->si_addr);
-            out("\nother goroutines:\n");
-            fatal_print_goroutines(2);
+    G *g = NULL;
+    if (real && m && !(g = stack_owner(gort_python.stacks, addr))) g = stack_owner(gort_native.stacks, addr);
+    if (g && (g == m->curg || g == m->prev)) { /* prev: just about to leave its stack */
+        if (stack_deep(g, addr, stack_pointer(uc))) { /* RecursionError is on its way */
+            errno = saved;
+            return;
         }
-        die();
+        if (addr < g->stack_lo) {
+            if (enter()) {
+                report_overflow(g, addr);
+                out("\nother goroutines:\n");
+                fatal_print_goroutines(2);
+            }
+            die();
+        }
     }
     if (m && m->curg && m->curg != gort_main_g && enter()) {
         out(sig == SIGBUS ? "SIGBUS: bus error\n" : "SIGSEGV: segmentation violation\n");
         out("fault address ");
-        out_hex((uintptr_t)info->si_addr);
+        out_hex((uintptr_t)addr);
         out(", in goroutine ");
         out_num(m->curg->id);
         out("\n");
@@ -186,7 +204,10 @@ static void on_fault(int sig, siginfo_t *info, void *uc)
         atomic_store(&dying, 0);
     }
     /* Not ours to judge: restore what was there, and let the fault happen again. */
-    sigaction(sig, sig == SIGBUS ? &old_bus : &old_segv, NULL);
+    struct sigaction *old = sig == SIGBUS ? &old_bus : &old_segv;
+    sigaction(sig, old, NULL);
+    memset(old, 0, sizeof *old); /* SIG_DFL, should they pass it on to us */
+    if (!real) raise(sig); /* which no returning brings about again */
 }
 
 /* As in Go: `kill -QUIT` and Ctrl-\ show what every goroutine does, and end the process. */
@@ -224,4 +245,16 @@ void fatal_install(void)
     (void)old_segv;
     (void)old_bus;
 #endif
+}
+
+static void uninstall(int sig, struct sigaction *old)
+{
+    struct sigaction now;
+    if (sigaction(sig, NULL, &now) == 0 && now.sa_sigaction == on_fault) sigaction(sig, old, NULL);
+}
+
+void fatal_uninstall(void)
+{
+    uninstall(SIGSEGV, &old_segv);
+    uninstall(SIGBUS, &old_bus);
 }

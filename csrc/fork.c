@@ -34,6 +34,7 @@
  * pyctx_forked() and _after_fork() of life.pxi, by os.register_at_fork.
  */
 #include "runtime.h"
+#include "netpoll.h"
 #include "schedint.h"
 
 #include <pthread.h>
@@ -205,6 +206,7 @@ static void child(void)
         stackpool_fork(doms[k]->stacks, FORK_CHILD);
     }
     waiters_fork(FORK_CHILD);
+    netpoll_fork_child();
     if (m && m->curg->kind == GK_NATIVE) native_fork(m->curg);
     sysmon_fork();
     if (gort_py) renew_main(m);

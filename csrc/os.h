@@ -46,8 +46,9 @@ void *os_reserve(size_t bytes);             /* zeroed, no swap reserved; NULL */
 void os_release(void *p, size_t bytes);     /* back to the kernel for good */
 void os_discard(void *p, size_t bytes);     /* contents gone, reads as zeros */
 #define OS_GUARDS 64
-/* Make n pages, `apart` bytes from each other, guards; -1: not all could be. */
-int os_guard(char *p, size_t apart, size_t n);
+/* Make n guards of `bytes` bytes, `apart` bytes from each other; -1: not all could be. */
+int os_guard(char *p, size_t bytes, size_t apart, size_t n);
+int os_unguard(char *p, size_t bytes); /* async-signal-safe */
 size_t os_page_size(void);
 int os_ncpu(void);
 int os_gettid(void);

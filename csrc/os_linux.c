@@ -22,6 +22,7 @@
 
 #define GMUTEX_SPIN 40          /* pauses before the futex; some 0.5 us */
 #define MADV_GUARD_INSTALL_ 102 /* Linux 6.13 */
+#define MADV_GUARD_REMOVE_ 103
 #ifndef SYS_process_madvise
 #define SYS_process_madvise 440
 #endif
@@ -92,12 +93,11 @@ void *os_reserve(size_t bytes)
 void os_release(void *p, size_t bytes) { munmap(p, bytes); }
 void os_discard(void *p, size_t bytes) { madvise(p, bytes, MADV_DONTNEED); }
 
-static int guard_one(char *p)
+static int guard_one(char *p, size_t bytes)
 {
     static _Atomic int have_guard = -1;
-    size_t bytes = os_page_size();
     if (atomic_load_explicit(&have_guard, memory_order_relaxed) < 0)
-        atomic_store(&have_guard, madvise(p, bytes, MADV_NONSENSE_) != 0);
+        atomic_store(&have_guard, madvise(p, os_page_size(), MADV_NONSENSE_) != 0);
     if (atomic_load_explicit(&have_guard, memory_order_relaxed)) {
         if (madvise(p, bytes, MADV_GUARD_INSTALL_) == 0) return 0;
         if (errno != EINVAL) return -1;
@@ -106,20 +106,25 @@ static int guard_one(char *p)
     return mprotect(p, bytes, PROT_NONE);
 }
 
-int os_guard(char *p, size_t apart, size_t n)
+int os_guard(char *p, size_t bytes, size_t apart, size_t n)
 {
     static _Atomic bool one_by_one;
     if (os_fail(OS_FAIL_GUARD)) return -1;
     if (n > 1 && !atomic_load_explicit(&one_by_one, memory_order_relaxed)) {
         struct iovec v[OS_GUARDS];
-        size_t bytes = os_page_size();
         for (size_t i = 0; i < n; i++) v[i] = (struct iovec){ p + i * apart, bytes };
         if (syscall(SYS_process_madvise, PIDFD_SELF_, v, n, MADV_GUARD_INSTALL_, 0) == (long)(n * bytes)) return 0;
         atomic_store(&one_by_one, true); /* older kernels, emulators; a guard twice does no harm */
     }
     for (size_t i = 0; i < n; i++)
-        if (guard_one(p + i * apart) != 0) return -1;
+        if (guard_one(p + i * apart, bytes) != 0) return -1;
     return 0;
+}
+
+int os_unguard(char *p, size_t bytes)
+{
+    madvise(p, bytes, MADV_GUARD_REMOVE_); /* whichever kind it is */
+    return mprotect(p, bytes, PROT_READ | PROT_WRITE);
 }
 
 size_t os_page_size(void)

@@ -13,7 +13,7 @@
  * it be needed while nobody holds the office, sysmon finds the overdue timer.
  */
 #define _GNU_SOURCE
-#include "runtime.h"
+#include "netpoll.h"
 #include "schedint.h"
 
 #include <errno.h>
@@ -86,7 +86,8 @@ void p_retire(M *m)
 static void m_wake(M *m)
 {
     atomic_store(&m->note, 1);
-    os_futex_wake(&m->note, 1);
+    if (unlikely(atomic_load(&m->in_poll))) netpoll_break();
+    else os_futex_wake(&m->note, 1);
 }
 
 /* false: the time was up, or a signal came */
@@ -249,8 +250,28 @@ static int64_t timer_slack(Dom *d)
     return n < 1000 ? n * 250 : 250000;
 }
 
-/* Announce that m is idle, and sleep. False: it was woken, and not idle any
- * more; true: it took itself off, for a signal, a kick, or a timer that is due. */
+/* The network has n events, and m holds the poller's office. With an idle P the Gs go
+ * to its queue, and m runs them; without, to the global queue of their domain. */
+static void m_deliver(M *m, int n)
+{
+    Dom *d = m->dom;
+    if (n > 0) {
+        gmutex_lock(&d->lock);
+        if (m->idle && d->pidle) {
+            midle_remove(m);
+            p_acquire(m, pidle_get(d));
+        } else if (m->nextp) {
+            m->p = m->nextp;
+            m->nextp = NULL;
+        }
+        gmutex_unlock(&d->lock);
+    }
+    netpoll_leave(n);
+}
+
+/* Announce that m is idle, and sleep: on its futex, or in the network poller on
+ * behalf of an idle P. False: it was woken, and not idle any more; true: it took
+ * itself off, for a signal, a kick, a timer that is due, or with m->p for the network. */
 static bool m_idle_once(M *m, bool recheck, bool listed)
 {
     Dom *d = m->dom; /* dom.lock held, released here */
@@ -269,6 +290,8 @@ static bool m_idle_once(M *m, bool recheck, bool listed)
             atomic_store(&d->timer_when, when);
         }
     }
+    /* Who holds the only P sees to the network itself. */
+    bool poll = listed && netpoll_any() && (d->pidle || !d->solo) && (d->kind == GK_PYTHON || !gort_py) && netpoll_enter();
     gmutex_unlock(&d->lock);
     int64_t timeout = -1;
     if (when != GORT_FOREVER) {
@@ -278,8 +301,11 @@ static bool m_idle_once(M *m, bool recheck, bool listed)
     if (recheck && (timeout < 0 || timeout > RECHECK_NS)) timeout = RECHECK_NS;
     if (m->ts) gort_py->detach(m);
     if (m == d->main_m && gort_py->signals()) timeout = 0;
-    m_sleep(m, timeout);
+    int events = 0;
+    if (poll) events = netpoll_sleep(m, timeout);
+    else m_sleep(m, timeout);
     atomic_store_explicit(&gort_coarse_ns, gort_now_ns(), memory_order_relaxed);
+    if (poll) m_deliver(m, events);
     if (m == d->main_m && gort_py->signals()) wait_interrupt(gort_main_g, WC_INTR);
     gmutex_lock(&d->lock);
     if (!m->idle) return false;
@@ -301,7 +327,7 @@ void m_stop(M *m, bool recheck, bool look)
             break;
         }
         bool self = m_idle_once(m, recheck, true);
-        if (self && d->pidle && !m->nextg) p_acquire(m, pidle_get(d));
+        if (self && !m->p && d->pidle && !m->nextg) p_acquire(m, pidle_get(d));
         if (m->nextp) {
             m->p = m->nextp;
             m->nextp = NULL;
@@ -382,7 +408,7 @@ void p_handoff(M *m)
     Dom *d = m->dom;
     P *p = m->p;
     m->p = NULL;
-    if (!runq_empty(p) || atomic_load(&d->runqsize) > 0 || earliest_timer(d) != GORT_FOREVER) {
+    if (!runq_empty(p) || atomic_load(&d->runqsize) > 0 || earliest_timer(d) != GORT_FOREVER || netpoll_wanted()) {
         m_start(d, p, false);
         return;
     }
@@ -465,6 +491,22 @@ void sched_kick(Dom *d, M *m)
     if (!m) m = d->midle;
     if (m && m->idle) kick_locked(m);
     gmutex_unlock(&d->lock);
+}
+
+/* Somebody who is not on a P waits for the network, or the office was held when an M
+ * went to sleep: if all Ps are idle and nobody polls, have an M do so. */
+void sched_poller_wanted(void)
+{
+    Dom *d = gort_py ? &gort_python : &gort_native;
+    P *start = NULL;
+    if (!netpoll_wanted()) return;
+    gmutex_lock(&d->lock);
+    if (d->pidle) {
+        if (d->midle) kick_locked(d->midle);
+        else start = pidle_get(d);
+    }
+    gmutex_unlock(&d->lock);
+    if (start) m_start(d, start, false);
 }
 
 /* Does any M but `me` run a G or have one to run? */

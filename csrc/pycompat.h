@@ -245,21 +245,40 @@ static inline void pyc_preempting(PyInterpreterState *interp) { (void)interp; }
 #endif
 
 /* ---- recursion and the C stack ------------------------------------------------ */
-static inline void pyc_limit_c_stack(PyThreadState *ts, char *lo, char *hi, size_t stack)
+/* From 3.14 CPython looks at the stack pointer, before that it counts: nested C
+ * calls, and up to 3.11 Python's with them. */
+#define PYC_COUNTS_C (!PYC_314)
+
+#if PYC_COUNTS_C
+static inline volatile int *pyc_calls_left(PyThreadState *ts)
+{
+#if PYC_312
+    return &ts->c_recursion_remaining;
+#else
+    return &ts->recursion_remaining;
+#endif
+}
+/* How many a goroutine may nest; all: how many a new thread state has left. */
+static inline int pyc_calls_limit(PyThreadState *ts, int all)
+{
+#if PYC_312
+    (void)ts;
+    return all;
+#else
+    (void)all;
+    return ts->recursion_limit;
+#endif
+}
+#endif
+
+static inline void pyc_limit_c_stack(PyThreadState *ts, char *lo, char *hi)
 {
 #if PYC_314
     PyUnstable_ThreadState_SetStackProtection(ts, lo, (size_t)(hi - lo));
-    (void)stack;
-#elif PYC_312
-    (void)lo;
-    (void)hi;
-    int n = (int)(200 * (stack >> 10) / 256);
-    if (n < ts->c_recursion_remaining) ts->c_recursion_remaining = n;
 #else
     (void)ts;
     (void)lo;
     (void)hi;
-    (void)stack;
 #endif
 }
 

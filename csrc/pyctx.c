@@ -28,6 +28,7 @@
  */
 #define _GNU_SOURCE
 #include "pycompat.h"
+#include "netpoll.h"
 #include "pyctx.h"
 #include "schedint.h"
 
@@ -118,6 +119,47 @@ static void find_slot(void)
 }
 #else
 static void find_slot(void) {}
+#endif
+
+/* ---- the warning zone of a stack (stack.c) -------------------------------------- */
+#if PYC_COUNTS_C
+#define STACK_ZONE ((size_t)64 << 10) /* getaddrinfo takes 35 KB of C stack */
+/* Counted calls smaller than this on the average are what fills the stack: nested
+ * sorts, the fattest, take 1.7 KB a counted call. Otherwise it is one fat call
+ * that counts nothing, such as getaddrinfo, and no fault of the counted ones. */
+#define FAT_CALL 4096
+
+static int calls_all; /* that CPython lets a new thread nest */
+
+/* In the signal handler, on the thread that runs g. The counter it changes may be
+ * in a register of the code that it interrupts, and the change be lost: the next
+ * step of the zone changes it again. */
+static void ctx_deep(G *g, size_t used)
+{
+    volatile int *left = pyc_calls_left(g->ts);
+    int taken = pyc_calls_limit(g->ts, calls_all) - *left - g->cut;
+    if (*left <= 0 || (size_t)taken < used / FAT_CALL) return;
+    g->cut += *left;
+    *left = 0;
+}
+
+NOINLINE void pyctx_shallow(G *g)
+{
+    if (!stack_is_shallow(g, __builtin_frame_address(0))) return;
+    stack_shallow(g);
+    *pyc_calls_left(g->ts) += g->cut;
+    g->cut = 0;
+}
+
+static void zone_init(void)
+{
+    calls_all = *pyc_calls_left(helper_ts);
+    stackpool_zone(gort_python.stacks, gort_stack_bytes / 4 < STACK_ZONE ? gort_stack_bytes / 4 : STACK_ZONE);
+}
+#else
+#define ctx_deep NULL
+void pyctx_shallow(G *g) { (void)g; }
+static void zone_init(void) {}
 #endif
 
 /* ---- attaching --------------------------------------------------------------- */
@@ -235,7 +277,7 @@ static bool give_ts(G *g)
     if (!ts) return false;
     if (helper_ts) runs_nowhere(helper_ts); /* by now there is a sysmon */
     set_chunk(g, ts);
-    pyc_limit_c_stack(ts, g->stack_lo, g->stack_hi, stack_size(g->dom->stacks));
+    pyc_limit_c_stack(ts, g->stack_lo, g->stack_hi);
     g->ts = ts;
     return true;
 }
@@ -277,6 +319,7 @@ static G *ctx_start(gfresh *f, G *on)
 void pyctx_dead(G *g)
 {
     PyThreadState *ts = g->ts;
+    if (unlikely(g->deep)) pyctx_shallow(g);
     if (ts->c_tracefunc) PyEval_SetTrace(NULL, NULL);
     if (ts->c_profilefunc) PyEval_SetProfile(NULL, NULL);
     if (unlikely(PyErr_Occurred() != NULL)) PyErr_Clear();
@@ -350,6 +393,7 @@ static int ctx_deadlock(M *m)
     Dom *d = m->dom;
     G *g = gort_main_g;
     if (atomic_load(&g->status) != G_WAITING || WK_CODE(atomic_load(&g->wake)) || g->kill_pending) return 0;
+    if (netpoll_any()) return 0; /* somebody waits for the network */
     for (int i = 0; i < d->nallp; i++)
         if (timers_hope(&atomic_load(&d->allp[i])->tm)) return 0;
     if (sched_busy(d, m)) return -1; /* its M may go idle without a P, and then nobody looks */
@@ -539,7 +583,7 @@ static const pyhooks hooks = {
     .release = ctx_release, .acquire = ctx_acquire, .deadlock = ctx_deadlock,
     .signals = ctx_signals, .dump = ctx_dump, .detached = ctx_detached,
     .gil_enter = ctx_gil_enter, .gil_leave = ctx_gil_leave, .drop = ctx_drop, .start = ctx_start,
-    .running = ctx_running, .preempt = ctx_preempt,
+    .running = ctx_running, .preempt = ctx_preempt, .deep = ctx_deep, .shallow = pyctx_shallow,
     .fork_before = ctx_fork_before, .fork_parent = ctx_fork_parent, .fork_child = ctx_fork_child, .fork_ts = ctx_fork_ts,
 };
 
@@ -551,10 +595,6 @@ int pyctx_init(void)
 {
     main_ts = PyThreadState_Get();
     main_ident = PyThread_get_thread_ident();
-#if !PYC_312
-    /* Up to 3.11 C recursion and Python recursion share one limit of 1,000. */
-    gort_stack_bytes = (size_t)1 << 20;
-#endif
     if (!(helper_ts = PyThreadState_New(main_ts->interp))) {
         PyErr_NoMemory();
         return -1;
@@ -566,6 +606,8 @@ int pyctx_init(void)
         PyErr_SetString(PyExc_MemoryError, "gort: no memory for the runtime");
         return -1;
     }
+    if (pyctx_builtins_init() < 0) return -1;
+    zone_init();
     return 0;
 }
 

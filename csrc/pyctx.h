@@ -19,5 +19,8 @@ void pyctx_stop(void);
 /* Free the thread states of all dead goroutines. */
 void pyctx_free_pool(void);
 PyObject *pyctx_frame_or_none(G *g); /* g's innermost Python frame; new reference */
+/* Replace what must know of goroutines. 0, or -1 with an exception set. */
+int pyctx_builtins_init(void);
+void pyctx_shallow(G *g);       /* as pyhooks.shallow */
 void pyctx_dead(G *g);          /* reset the thread state of the G that ends */
 #endif

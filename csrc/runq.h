@@ -34,6 +34,12 @@ static inline G *swap_next(P *p, G *g)
     return old;
 }
 
+static inline bool runq_has_room(P *p)
+{
+    return atomic_load_explicit(&p->runq_tail, memory_order_relaxed) -
+           atomic_load_explicit(&p->runq_head, memory_order_acquire) < RUNQ_SIZE;
+}
+
 /* Owner only. With next, g runs next and what was there goes to the ring. */
 static inline void runq_put(P *p, G *g, bool next)
 {

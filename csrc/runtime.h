@@ -131,6 +131,8 @@ struct G {
     bool durable;               /* in a bubble: its wait, from before the commit on */
     bool noturn;                /* in a seeded bubble: in blocking(), without the turn */
     uint16_t gen;               /* not gort_fork_gen: a fork's child has it not; see fork.c */
+    uint8_t deep;               /* steps of its warning zone that are open; see stack.c */
+    int32_t cut;                /* GK_PYTHON: calls taken off its recursion counter */
     void *sp;                   /* saved stack pointer while not running */
     _Atomic uint64_t wake;      /* the wait word */
     void *ts;                   /* PyThreadState, GK_PYTHON only */
@@ -233,6 +235,8 @@ struct P {
     uint64_t timer_tsc;         /* cycle counter at the last look at the timers */
     G *gfree;                   /* dead Gs, ready for reuse */
     int32_t ngfree;
+    uint32_t io_calls;          /* since others last had their turn, see pd_fair */
+    uint64_t poll_tsc;          /* cycle counter at the last look at the network */
     _Atomic int64_t created, ended; /* goroutines; owner writes, all read */
     timers tm;
 };
@@ -255,6 +259,7 @@ struct M {
     bool idle;                  /* on the idle list; dom.lock */
     _Atomic int64_t preempt;    /* when sysmon asked its goroutine to let others run; 0: it has */
     _Atomic uint32_t note;      /* futex: 1 = woken */
+    _Atomic bool in_poll;       /* it sleeps in the network poller instead; see netpoll_sleep */
     uint32_t rng;
     uint32_t id;
     pthread_t thread;
@@ -319,6 +324,9 @@ typedef struct pyhooks {
     void (*fork_parent)(void);    /* `ts` is that thread's state, or NULL */
     void (*fork_child)(void *ts);
     void *(*fork_ts)(void);       /* the thread state of a plain thread, or NULL */
+    void (*deep)(G *g, size_t used); /* it has used that much of its C stack: let it
+                                     recurse no deeper; async-signal-safe */
+    void (*shallow)(G *g);        /* it was deep, and runs: undo that if it is so no more */
 } pyhooks;
 extern const pyhooks *gort_py;
 
@@ -361,6 +369,7 @@ uint64_t g_new_id(void);
 void sched_each_fresh(Dom *d, void (*fn)(void *handle, void *), void *arg); /* GIL */
 void g_ready(G *g);             /* WAITING -> RUNNABLE, after a claim; runs next */
 void g_ready_last(G *g);        /* the same, but at the end of the queue */
+int g_ready_list(G *first);     /* the same for a chain */
 void g_yield(void);
 void g_yield_on(M *m);          /* the same for a caller that has looked: m->curg is set */
 int sched_set_procs(Dom *d, int n);
@@ -492,9 +501,14 @@ struct stackpool *stackpool_new(size_t size, size_t ds_head, size_t ds_tail);
 G *stack_alloc(struct stackpool *sp);          /* a zeroed G with bounds set */
 void stack_free(struct stackpool *sp, G *g);   /* its pages go to the kernel */
 void stack_each(struct stackpool *sp, int (*fn)(G *, void *), void *arg);
-bool stack_guard_hit(struct stackpool *sp, const void *addr, G **g);
+G *stack_owner(struct stackpool *sp, const void *addr); /* whose slot it is in, or NULL */
+void stackpool_zone(struct stackpool *sp, size_t bytes); /* before the first slot is used */
+bool stack_deep(G *g, const void *addr, const void *sp); /* a fault in its warning zone? Open it */
+bool stack_is_shallow(const G *g, const void *sp);
+void stack_shallow(G *g);                      /* close it again */
 size_t stack_size(const struct stackpool *sp);
 extern size_t gort_stack_bytes;
+void gort_call_on(void *top, void (*fn)(void *), void *arg); /* switch_*.S */
 #if defined(__x86_64__) || defined(__aarch64__)
 void gort_switch(void **save_sp, void *load_sp);
 void gort_g_tramp(void);
@@ -505,7 +519,8 @@ void gort_g_tramp(void);
 /* ---- fatal.c ---------------------------------------------------------- */
 _Noreturn void gort_throw(const char *msg);    /* broken invariant */
 _Noreturn void gort_fatal(const char *fmt, ...);
-void fatal_install(void);                      /* SIGSEGV and SIGBUS */
+void fatal_install(void);                      /* SIGSEGV and SIGBUS come to us, and from us to who had them */
+void fatal_uninstall(void);                    /* who had them has them again */
 void fatal_altstack(void);                     /* for the calling thread */
 void fatal_print_goroutines(int fd);
 const char *g_status_name(G *g);

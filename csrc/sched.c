@@ -21,7 +21,7 @@
  * otherwise; P fields to the M that owns the P.
  */
 #define _GNU_SOURCE
-#include "runtime.h"
+#include "netpoll.h"
 #include "schedint.h"
 
 #include <stdlib.h>
@@ -39,6 +39,7 @@
 #else
 #define TIMER_CYCLES 1000u
 #endif
+#define POLL_CYCLES (2 * TIMER_CYCLES) /* and at the network, with something else to run all the time */
 #define SHARE_NS 1000000        /* the preempted get on again after others have had so long */
 #define RUNNEXT_NS 3000         /* how long a thief leaves a runnext alone */
 #define GFREE_LOCAL 64          /* dead Gs a P keeps for itself (multi-P domains) */
@@ -411,6 +412,49 @@ static void make_ready(G *g, bool next)
 void g_ready(G *g) { make_ready(g, true); }
 void g_ready_last(G *g) { make_ready(g, false); }
 
+/* A chain of claimed Gs, in order (Go's injectglist): onto the ring while it has room and
+ * nobody is in the global queue, else behind those, as who yields goes. A ring that
+ * overflowed would put the first ones last. How many there were. */
+int g_ready_list(G *first)
+{
+    M *m = getm();
+    P *p = m ? m->p : NULL;
+    G *rest[2] = {0}, **last[2] = { &rest[0], &rest[1] };
+    int n = 0;
+    for (G *g = first, *next; g; g = next, n++) {
+        next = g->link;
+        GASSERT(atomic_load(&g->status) == G_WAITING);
+        atomic_store_explicit(&g->status, G_RUNNABLE, memory_order_relaxed);
+        int py = g->dom == &gort_python;
+        if (unlikely(g->bubble && g->bubble->seeded)) {
+            bubble_submit(g);
+        } else if (p && p->dom == g->dom && !rest[py] && runq_has_room(p) &&
+                   atomic_load(&g->dom->runqsize) <= atomic_load(&g->dom->npreq)) {
+            ring_put(p, g);
+        } else {
+            g->link = NULL;
+            *last[py] = g;
+            last[py] = &g->link;
+        }
+    }
+    for (int py = 0; py < 2; py++) {
+        Dom *d = py ? &gort_python : &gort_native;
+        P *idle = NULL;
+        if (rest[py]) {
+            gmutex_lock(&d->lock);
+            for (G *g = rest[py], *next; g; g = next) {
+                next = g->link;
+                globq_put(d, g);
+            }
+            idle = pidle_get(d);
+            gmutex_unlock(&d->lock);
+        }
+        if (idle) m_start(d, idle, false);
+    }
+    if (n && p && atomic_load_explicit(&p->dom->nprocs, memory_order_relaxed) > 1) sched_wakep(p->dom);
+    return n;
+}
+
 /* An idle P and no M that looks for work: start one (Go's wakep). */
 void sched_wakep(Dom *d)
 {
@@ -486,6 +530,7 @@ static NOINLINE void after_switch(void)
         else gort_py->attach(m, g);
         m = tls_m;
     }
+    if (unlikely(g && g->deep && gort_py)) gort_py->shallow(g);
     G *prev = m->prev;
     int how = m->commit;
     m->prev = NULL;
@@ -519,6 +564,13 @@ static inline bool timers_look(P *p)
 {
     if (likely(atomic_load_explicit(&p->tm.n, memory_order_relaxed) == 0)) return false;
     return cycles() - p->timer_tsc > TIMER_CYCLES;
+}
+
+static inline bool poll_due(P *p) { return cycles() - p->poll_tsc > POLL_CYCLES; }
+static int poll_network(Dom *d, P *p)
+{
+    p->poll_tsc = cycles();
+    return netpoll_now(d);
 }
 
 static inline uint32_t next_tick(P *p) /* only the owner writes it */
@@ -578,8 +630,9 @@ void g_yield_on(M *m)
         }
         bubble_yields(g);
     } else if (p && atomic_load_explicit(&m->dom->runqsize, memory_order_relaxed) == 0 && runq_empty(p) &&
-        !timers_look(p))
+               !timers_look(p) && !(netpoll_any() && poll_due(p) && poll_network(m->dom, p) > 0)) {
         return;
+    }
     if (unlikely(atomic_load_explicit(&gort_stopped, memory_order_relaxed)) && g->main) return;
     atomic_store_explicit(&g->status, G_RUNNABLE, memory_order_relaxed);
     leave(m, g, C_YIELD);
@@ -769,6 +822,7 @@ top:
     if (atomic_load_explicit(&p->schedtick, memory_order_relaxed) % SCHED_TICK == 0) {
         int64_t now = gort_now_ns();
         run_all_timers(d, p, now);
+        if (netpoll_any() && poll_due(p)) poll_network(d, p);
         if ((g = preq_take(d, now))) return g;
         if ((g = globq_take(d, p, 1))) return g;
     } else if (atomic_load_explicit(&p->tm.n, memory_order_relaxed)) {
@@ -777,6 +831,7 @@ top:
     }
     if ((g = runq_get(p))) return g;
     if ((g = globq_take(d, p, 0))) return g;
+    if (netpoll_any() && poll_network(d, p) > 0) goto top;
     if ((g = preq_take(d, GORT_FOREVER))) return g;
     int n = atomic_load(&d->nprocs);
     if (d->nallp > 1 && (m->spinning || 2 * atomic_load(&d->nmspinning) < n - atomic_load(&d->npidle))) {
@@ -847,7 +902,7 @@ int sched_adopt(M *m, G *g)
     size_t size = (size_t)256 << 10;
     char *stk = os_reserve(size);
     if (!stk) return GORT_ENOMEM;
-    os_guard(stk, 0, 1);
+    os_guard(stk, os_page_size(), 0, 1);
     m->g0.stack_lo = stk + os_page_size();
     m->g0.stack_hi = stk + size;
     m->g0.sp = fresh_stack(m->g0.stack_hi, gort_g0_tramp);

@@ -51,6 +51,31 @@ gort_switch:
         .cfi_endproc
         .size   gort_switch, .-gort_switch
 
+/* gort_call_on(void *top, void (*fn)(void *), void *arg) */
+        .globl  gort_call_on
+        .hidden gort_call_on
+        .type   gort_call_on, %function
+        .p2align 4
+gort_call_on:
+        .cfi_startproc
+        stp     x29, x30, [sp, #-16]!
+        .cfi_def_cfa_offset 16
+        .cfi_offset x29, -16
+        .cfi_offset x30, -8
+        mov     x29, sp
+        .cfi_def_cfa x29, 16
+        mov     sp, x0
+        mov     x0, x2
+        blr     x1
+        mov     sp, x29
+        ldp     x29, x30, [sp], #16
+        .cfi_def_cfa sp, 0
+        .cfi_restore x29
+        .cfi_restore x30
+        ret
+        .cfi_endproc
+        .size   gort_call_on, .-gort_call_on
+
         .globl  gort_g_tramp
         .hidden gort_g_tramp
         .type   gort_g_tramp, %function

@@ -59,6 +59,30 @@ gort_switch:
         .cfi_endproc
         .size   gort_switch, .-gort_switch
 
+/* gort_call_on(void *top, void (*fn)(void *), void *arg): fn(arg) on the stack that
+ * begins at top, a multiple of 16.
+ */
+        .globl  gort_call_on
+        .hidden gort_call_on
+        .type   gort_call_on, @function
+        .p2align 4
+gort_call_on:
+        .cfi_startproc
+        pushq   %rbp
+        .cfi_def_cfa_offset 16
+        .cfi_offset %rbp, -16
+        movq    %rsp, %rbp
+        .cfi_def_cfa_register %rbp
+        movq    %rdi, %rsp
+        movq    %rdx, %rdi
+        call    *%rsi
+        movq    %rbp, %rsp
+        popq    %rbp
+        .cfi_def_cfa %rsp, 8
+        ret
+        .cfi_endproc
+        .size   gort_call_on, .-gort_call_on
+
 /* The bottom frame of every goroutine: unwinders stop here. */
         .globl  gort_g_tramp
         .hidden gort_g_tramp

@@ -7,6 +7,8 @@
  * - Wakes the main goroutine for a signal that the main thread, which computes or
  *   sits in a call, does not handle.
  * - Starts an M for a timer that is overdue while Ps are idle.
+ * - Polls the network if nobody did for 10 ms. From an M whose goroutine sits in a call
+ *   for over 1 ms it also takes the P if nothing but the network could need it.
  * - Keeps the coarse clock, and prints GORT_DEBUG=schedtrace lines.
  * It polls every 20 us after it did something, doubling up to 10 ms after 1 ms
  * of nothing (to 1 ms while a goroutine has the GIL), and sleeps once every P of
@@ -16,7 +18,7 @@
  * could see are made under it, so an M that comes back from its call and takes
  * the GIL sees at once whether it still has its P.
  */
-#include "runtime.h"
+#include "netpoll.h"
 #include "schedint.h"
 
 #include <stdio.h>
@@ -26,6 +28,7 @@
 #define POLL_MAX_NS 10000000
 #define SLICE_NS 10000000       /* how long one may compute while others wait who do so too (Go) */
 #define TURN_NS 1000000         /* ... while others wait who do not */
+#define NET_NS 1000000          /* how long one may sit in a call while nobody polls the network */
 
 _Atomic int64_t gort_coarse_ns;
 static _Atomic uint32_t sleeping; /* futex: 1 = sysmon sleeps until woken; 2: there is none yet */
@@ -71,7 +74,9 @@ static bool stuck(Dom *d, P *p, uint32_t *tick, int64_t *since)
     *tick = t;
     if (!same) *since = gort_now_ns();
     if (!same || atomic_load(&p->status) != P_RUNNING) return false;
-    return !runq_empty(p) || atomic_load(&d->runqsize) > 0 || atomic_load(&p->tm.next) <= gort_now_ns();
+    int64_t now = gort_now_ns();
+    if (netpoll_wanted() && now - *since > NET_NS && p->m && gort_py->detached(p->m) == 1) return true;
+    return !runq_empty(p) || atomic_load(&d->runqsize) > 0 || atomic_load(&p->tm.next) <= now;
 }
 
 static bool retake(Dom *d)
@@ -235,7 +240,7 @@ static void *sysmon_main(void *arg)
         most = POLL_MAX_NS;
         int64_t now = gort_now_ns();
         atomic_store_explicit(&gort_coarse_ns, now, memory_order_relaxed);
-        bool did = overdue(&gort_native, now);
+        bool did = overdue(&gort_native, now) | netpoll_watch(now);
         if (gort_py) {
             did |= overdue(&gort_python, now);
             if (!atomic_load(&sysmon_no_python)) {
@@ -259,7 +264,7 @@ static void *sysmon_main(void *arg)
         uint64_t act = activity(&gort_native) + (gort_py ? activity(&gort_python) : 0);
         bool quiet = delay == POLL_MAX_NS && act == last_act;
         last_act = act;
-        if (!quiet || trace_ns > 0 || !all_idle(&gort_native) || (gort_py && !all_idle(&gort_python))) continue;
+        if (!quiet || trace_ns > 0 || netpoll_wanted() || !all_idle(&gort_native) || (gort_py && !all_idle(&gort_python))) continue;
         atomic_store(&sleeping, 1);
         if (all_idle(&gort_native) && (!gort_py || all_idle(&gort_python)))
             os_futex_wait(&sleeping, 1, -1);

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from pathlib import Path as _Path
 
-from gort import atomic, context, errgroup, errors, native, patterns, rate, singleflight, sync, time
+from gort import atomic, context, errgroup, errors, native, net, patterns, rate, singleflight, sync, time
 from gort._core._runtime import (
     NIL,
     Chan,
@@ -65,6 +65,7 @@ __all__ = [
     "gosched",
     "lock_os_thread",
     "native",
+    "net",
     "num_cpu",
     "num_goroutine",
     "patterns",

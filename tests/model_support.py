@@ -27,6 +27,7 @@ import pytest
 
 import gort
 import gort.errgroup
+import gort.net
 import gort.rate
 import gort.singleflight
 import gort.sync
@@ -195,7 +196,7 @@ class Wait:
 
 @dataclass(frozen=True)
 class Operation:
-    """A kind of wait: `reason` as Go names it ("" where Go has none), `hope` if a timer will end it."""
+    """A kind of wait: `reason` as Go names it ("" where Go has none), `hope` if a timer or the network may end it."""
 
     name: str
     make: Callable[[], Wait]
@@ -495,6 +496,114 @@ def _errgroup_limit() -> Wait:
     return Wait(lambda: group.go(_nothing), lambda: gate.send(7), untouched)
 
 
+def _net_read() -> Wait:
+    a, b = gort.net.pipe()
+
+    def untouched() -> None:
+        b.write(b"x")
+        assert a.read(10) == b"x"
+        a.close()
+        b.close()
+
+    return Wait(lambda **kw: _closing((a, b), a.read, 1, **kw), lambda: b.write(b"x"), untouched)
+
+
+def _closing(conns: Any, call: Callable[..., object], *args: Any, **kw: Any) -> object:
+    """Call it, and close these once it has returned."""
+    result = call(*args, **kw)
+    for conn in conns:
+        conn.close()
+    return result
+
+
+def _net_write() -> Wait:
+    a, b = gort.net.pipe()
+    sent = 0
+    try:
+        while True:
+            a.write(bytes(4096), timeout=0)
+            sent += 4096
+    except TimeoutError as e:
+        sent += e.written  # type: ignore[attr-defined]
+
+    def untouched() -> None:
+        b.read_exactly(sent)
+        a.write(b"next")
+        assert b.read(100) == b"next"
+        a.close()
+        b.close()
+
+    ended: list[int] = []
+
+    def end() -> None:  # the later of the two closes them
+        ended.append(1)
+        if len(ended) == 2:
+            a.close()
+            b.close()
+
+    def call(**kw: Any) -> None:
+        a.write(b"x", **kw)
+        end()
+
+    def release() -> None:
+        b.read_exactly(sent)
+        end()
+
+    return Wait(call, release, untouched)
+
+
+def _net_turn() -> Wait:
+    """Another goroutine reads already, and holds the turn."""
+    a, b = gort.net.pipe()
+    first = park(a.read_exactly, 1)
+
+    def untouched() -> None:
+        b.write(b"12")
+        assert first.join() == b"1"
+        assert a.read(10) == b"2"
+        a.close()
+        b.close()
+
+    def call(**kw: Any) -> object:
+        result = _closing((a, b), a.read, 10, **kw)
+        first.join()
+        return result
+
+    return Wait(call, lambda: b.write(b"12"), untouched)
+
+
+def _net_accept() -> Wait:
+    listener = gort.net.listen("127.0.0.1:0")
+    addr = listener.addr
+
+    def untouched() -> None:
+        with gort.net.dial(addr) as conn, listener.accept() as other:
+            assert other.remote_addr == conn.local_addr
+        listener.close()
+
+    def call(**kw: Any) -> None:
+        listener.accept(**kw).close()
+        listener.close()
+
+    return Wait(call, lambda: gort.net.dial(addr).close(), untouched)
+
+
+def _net_packet() -> Wait:
+    server = gort.net.listen_packet("127.0.0.1:0")
+    addr = server.local_addr
+
+    def send() -> None:
+        with gort.net.dial_packet(addr) as client:
+            client.write(b"x")
+
+    def untouched() -> None:
+        send()
+        assert server.read(10) == b"x"
+        server.close()
+
+    return Wait(lambda **kw: _closing((server,), server.read_from, 10, **kw), send, untouched)
+
+
 OPERATIONS = [
     Operation("chan-recv", _recv, "chan receive"),
     Operation("chan-recv-typed", _recv_typed, "chan receive"),
@@ -526,6 +635,11 @@ OPERATIONS = [
     Operation("rate", _rate, "sleep", timed=False, hope=True),  # its timeout does not wait
     Operation("errgroup", _errgroup, "sync.WaitGroup.Wait"),
     Operation("errgroup-limit", _errgroup_limit, timed=False),
+    Operation("net-read", _net_read, "IO wait", hope=True),
+    Operation("net-write", _net_write, "IO wait", hope=True),
+    Operation("net-turn", _net_turn, "IO wait", hope=True),
+    Operation("net-accept", _net_accept, "IO wait", hope=True),
+    Operation("net-packet", _net_packet, "IO wait", hope=True),
 ]
 
 

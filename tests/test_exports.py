@@ -15,6 +15,7 @@ import gort.context
 import gort.errgroup
 import gort.futures
 import gort.native
+import gort.net
 import gort.rate
 import gort.singleflight
 import gort.sync
@@ -30,6 +31,8 @@ NAMES = {
         with_timeout with_value without_cancel after_func cause current use timeout cancelable go""",
     gort.time: "sleep after tick Timer Ticker after_func now",
     gort.native: "go NativeGoroutine lib_path",
+    gort.net: """listen dial Listener Conn listen_packet dial_packet PacketConn pipe lookup Addr ErrClosed
+        IncompleteRead""",
     gort.errgroup: "Group",
     gort.singleflight: "Group Result",
     gort.rate: "Limiter Reservation Sometimes every",
@@ -63,6 +66,12 @@ METHODS = {
     gort.time.Timer: "c stop reset",
     gort.time.Ticker: "c stop reset",
     gort.native.NativeGoroutine: "join done id",
+    gort.net.Listener: "accept close addr set_deadline __iter__ __enter__ __exit__",
+    gort.net.Conn: """read read_into read_exactly write writev sendfile close close_read close_write set_deadline
+        set_read_deadline set_write_deadline local_addr remote_addr fileno set_no_delay set_keep_alive set_linger
+        set_option __enter__ __exit__""",
+    gort.net.PacketConn: """read_from read write_to write close set_deadline set_read_deadline set_write_deadline
+        local_addr remote_addr __enter__ __exit__""",
     gort.errgroup.Group: "go try_go wait ctx limit set_limit all_errors __enter__ __exit__",
     gort.futures.Executor: "submit map shutdown __enter__ __exit__",
     gort.futures.Future: "result exception cancel done add_done_callback",
@@ -96,9 +105,7 @@ def test_method_exists(cls: type, name: str) -> None:
     assert hasattr(cls, name)
 
 
-@pytest.mark.parametrize(
-    ("module", "name"), [p for p in each(NAMES) if p.values[1] not in ("NIL", "excepthook")]
-)
+@pytest.mark.parametrize(("module", "name"), [p for p in each(NAMES) if p.values[1] not in ("NIL", "excepthook")])
 def test_name_has_a_docstring(module: ModuleType, name: str) -> None:
     assert inspect.getdoc(getattr(module, name))
 

@@ -509,11 +509,14 @@ def os_thread() -> int:
 
 def test_a_locked_goroutine_stays_on_its_thread_and_has_it_alone() -> None:
     others: set[int] = set()
+    locked: gort.Chan[None] = gort.Chan()
+    left = 8
 
     def body() -> set[int]:
         gort.lock_os_thread()
+        locked.close()
         seen = set()
-        for _ in range(50):
+        while left:
             seen.add(os_thread())
             gort.gosched()
             gort.sleep(0)
@@ -521,12 +524,15 @@ def test_a_locked_goroutine_stays_on_its_thread_and_has_it_alone() -> None:
         return seen
 
     def other() -> None:
+        nonlocal left
+        locked.recv_ok()
         for _ in range(50):
             others.add(os_thread())
             gort.gosched()
+        left -= 1
 
     g = gort.go(body)
-    gs = [gort.go(other) for _ in range(8)]
+    gs = [gort.go(other) for _ in range(left)]
     mine = g.join()
     for o in gs:
         o.join()

@@ -153,3 +153,16 @@ def test_pythons_own_tests() -> None:
     assert result.testsRun > 10
     assert not result.failures, result.failures[0][1]
     assert not result.errors, result.errors[0][1]
+
+
+def test_arguments_are_ignored_and_subclasses_allowed_as_of_cpythons() -> None:
+    class Named(type(RLock())):  # type: ignore[misc]
+        def __init__(self, name: str, *, size: int) -> None:
+            super().__init__()
+            self.name, self.size = name, size
+
+    lock = Named("n", size=3)
+    assert (lock.name, lock.size) == ("n", 3)
+    with lock, lock:
+        assert lock._is_owned()
+    assert not lock._is_owned()

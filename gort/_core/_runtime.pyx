@@ -35,6 +35,7 @@ include "rate.pxi"
 include "singleflight.pxi"
 include "errgroup.pxi"
 include "rlock.pxi"
+include "net.pxi"
 include "importlock.pxi"
 include "life.pxi"
 

@@ -1,6 +1,7 @@
 # life.pxi - start, run(), signals, and the end of the program.
 
 import atexit as _atexit
+import os as _os
 import signal as _signal
 import weakref as _weakref
 

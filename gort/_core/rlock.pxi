@@ -19,15 +19,17 @@ cdef extern from "Python.h":
     unsigned long get_ident "PyThread_get_thread_ident"()
 
 
-@cython.final
 cdef class RLock:
-    """`threading.RLock`, whose owner is a goroutine or a plain thread. Its methods may park."""
+    """`threading.RLock`, whose owner is a goroutine or a plain thread. Its methods may park.
+
+    As of CPython's own, arguments are ignored and subclasses allowed.
+    """
     cdef gort_mutex m
     cdef uint64_t owner
     cdef int64_t count
     cdef object __weakref__
 
-    def __cinit__(self):
+    def __cinit__(self, *args, **kwargs):
         self.m.bubble = fake_bubble() != 0
 
     def acquire(self, blocking=True, timeout=-1):

@@ -37,7 +37,7 @@ static int stop_at_two(G *g, void *n)
 }
 
 /* ---- pools of our own: never returned, as all of them ------------------------------ */
-static struct stackpool *pools[8]; /* so that the leak checker finds them */
+static struct stackpool *pools[10]; /* so that the leak checker finds them */
 static void test_slots_are_apart_and_guarded(void)
 {
     static const struct { size_t size, head, tail; int n; } t[] = {
@@ -61,11 +61,8 @@ static void test_slots_are_apart_and_guarded(void)
             CHECK(p->ds_lo >= (char *)(p + 1) && p->ds_hi - p->ds_lo >= (ptrdiff_t)(t[k].head + t[k].tail));
             CHECK(p->stack_hi - p->stack_lo + (ptrdiff_t)(2 * page) >= (ptrdiff_t)t[k].size);
             CHECK(!readable(slot) && !readable(slot + page - 1) && readable(p->stack_lo) && readable(end - 1));
-            G *hit = NULL;
-            CHECK(stack_guard_hit(sp, slot, &hit) && hit == p);
-            hit = NULL;
-            CHECK(stack_guard_hit(sp, slot + page - 1, &hit) && hit == p);
-            CHECK(!stack_guard_hit(sp, p->stack_lo, &hit) && !stack_guard_hit(sp, end - 1, &hit));
+            CHECK(stack_owner(sp, slot) == p && stack_owner(sp, p->stack_lo) == p && stack_owner(sp, end - 1) == p);
+            CHECK(stack_owner(sp, slot - 1) != p && stack_owner(sp, end) != p);
             for (int j = 0; j < i; j++) CHECK(g[j]->ds_hi <= slot || g[j]->stack_lo - page >= end);
             p->id = 5;
         }
@@ -74,11 +71,9 @@ static void test_slots_are_apart_and_guarded(void)
         seen = 0;
         stack_each(sp, stop_at_two, &seen);
         CHECK_EQ(seen, 2);
-        G *hit;
-        CHECK(!stack_guard_hit(sp, &hit, &hit) && !stack_guard_hit(sp, NULL, &hit));
+        CHECK(!stack_owner(sp, &sp) && !stack_owner(sp, NULL));
     }
-    G *hit;
-    CHECK(!stack_guard_hit(NULL, &hit, &hit));
+    CHECK(!stack_owner(NULL, &pools));
 }
 
 static void test_a_slot_given_back_is_reused_as_zeros(void)
@@ -106,6 +101,60 @@ static void test_a_slot_given_back_is_reused_as_zeros(void)
     int seen = 0;
     stack_each(sp, count_g, &seen);
     CHECK_EQ(seen, N);
+}
+
+static void test_a_warning_zone_opens_in_steps_and_closes(void)
+{
+    enum { STEP = 8 << 10, STEPS = 4, BAND = 16 << 10 };
+    static Dom dom;
+    struct stackpool *sp = dom.stacks = pools[8] = stackpool_new(128 << 10, 64, 16 << 10);
+    stackpool_zone(sp, STEPS * STEP + 100);
+    G *g = stack_alloc(sp), *next = stack_alloc(sp);
+    g->dom = next->dom = &dom;
+    char *lo = g->stack_lo, *top = lo + STEPS * STEP, *high = top + 1000;
+    CHECK(!readable(top - BAND) && readable(top - BAND - 1) && readable(lo - 1)); /* its edge alone is closed */
+    for (int round = 0; round < 3; round++) {
+        CHECK(!readable(top - 1) && readable(top) && (!round || (!readable(lo - 1) && !readable(lo))));
+        CHECK(!stack_deep(g, top, high) && !stack_deep(g, lo - 1, high) && !stack_deep(next, top - 1, high) && !g->deep);
+        CHECK(stack_deep(g, top - 1, high) && g->deep == 1);
+        CHECK(readable(top - STEP) && !readable(top - STEP - 1) && !readable(lo) && !readable(lo - 1));
+        top[-1] = 1;
+        CHECK(!stack_deep(g, top - STEP, high));                                /* open already */
+        CHECK(stack_deep(g, lo + STEP, high) && g->deep == 3 && top[-1] == 1);  /* and all that is skipped */
+        for (char *p = lo + STEP; p < top; p += STEP / 2) *p = 1;
+        CHECK(!readable(lo + STEP - 1));
+        if (round == 1) {
+            CHECK(stack_deep(g, lo + STEP - 1, lo - 1) && g->deep == STEPS); /* the next touch is an overflow */
+            CHECK(readable(lo) && !readable(lo - 1));
+        }
+        CHECK(!stack_deep(g, lo - 1, high));
+        CHECK(stack_is_shallow(g, g->stack_hi - 1) && !stack_is_shallow(g, top) && !stack_is_shallow(g, &sp));
+        os_fail_set(OS_FAIL_GUARD, 1, 1);
+        stack_shallow(g);
+        CHECK(g->deep >= 3 && readable(top - 1)); /* stays open: the next time, then */
+        if (round < 2) stack_shallow(g);
+        else stack_free(sp, g), CHECK(stack_alloc(sp) == g);
+        CHECK(g->deep == 0);
+        g->dom = &dom;
+    }
+    CHECK(!readable(lo) && !readable(top - 1) && !readable(next->stack_lo + STEPS * STEP - 1));
+}
+
+static void test_what_skipped_the_edge_of_the_zone_stays(void)
+{
+    enum { ZONE = 64 << 10, BAND = 16 << 10 };
+    static Dom dom;
+    struct stackpool *sp = dom.stacks = pools[9] = stackpool_new(256 << 10, 64, 16 << 10);
+    stackpool_zone(sp, ZONE);
+    G *g = stack_alloc(sp);
+    g->dom = &dom;
+    char *top = g->stack_lo + ZONE, *below = top - BAND - 5000;
+    memset(below - 128, 3, 500); /* a frame, and what lies in its red zone */
+    os_fail_set(OS_FAIL_GUARD, 1, 1);
+    CHECK(!stack_deep(g, top - 100, below) && g->deep == 0 && below[-128] == 3);
+    CHECK(stack_deep(g, top - 100, below) && g->deep == 3);
+    CHECK(readable(top - 1) && readable(top - BAND) && below[-128] == 3 && below[300] == 3);
+    CHECK(!readable(g->stack_lo) && !readable(g->stack_lo + ZONE - 3 * (8 << 10) - 1));
 }
 
 /* ---- of goroutines ---------------------------------------------------------------------- */
@@ -144,6 +193,65 @@ static void test_stacks_are_as_large_as_asked_for(void)
     static const char *const sizes[] = { "GORT_STACK=16K", "GORT_STACK=256K", "GORT_STACK=1024K", "GORT_STACK=102400K" };
     for (size_t i = SANITIZED; i < COUNT(sizes); i++)
         ctest_child_ok("dig_in_child", (const char *[]){ sizes[i], NULL });
+}
+
+typedef struct called { char *lo, *hi; int depth, parked; } called;
+static NOINLINE void on_large(void *p)
+{
+    called *c = p;
+    char *here = __builtin_frame_address(0);
+    CHECK(here > c->lo && here < c->hi && (uintptr_t)here % 16 == 0);
+    if (--c->depth) gort_call_on(here - (64 << 10), on_large, c); /* lower down on the same one */
+    g_yield();
+    c->parked++;
+    here = __builtin_frame_address(0);
+    CHECK(here > c->lo && here < c->hi);
+}
+static void call_on_large(void *arg)
+{
+    called c = { os_reserve(1 << 20), NULL, 5, 0 };
+    c.hi = c.lo + (1 << 20);
+    volatile char before = 7;
+    gort_call_on(c.hi, on_large, &c);
+    CHECK(before == 7 && c.parked == 5);
+    os_release(c.lo, 1 << 20);
+    atomic_fetch_add((_Atomic int *)arg, 1);
+}
+static void test_a_call_on_a_stack_that_is_borrowed(void)
+{
+    if (SANITIZED) return; /* they know nothing of it */
+    _Atomic int n = 0;
+    for (int i = 0; i < 50; i++) go(call_on_large, (void *)&n);
+    UNTIL(atomic_load(&n) == 50);
+}
+
+/* Into the warning zone with the last bytes before the stack is left: whose it is
+ * is then not the one that the M runs. */
+static void leave_near(void *arg)
+{
+    size_t *at = arg;
+    char *here = __builtin_frame_address(0), *edge = getm()->curg->stack_lo + (64 << 10) + at[0];
+    volatile char *room = __builtin_alloca((size_t)(here - edge));
+    room[0] = 1;
+    g_yield();
+    atomic_fetch_add((_Atomic size_t *)&at[1], room[0] == 1);
+}
+static void leave_in_child(void)
+{
+    enum { N = 256 };
+    static size_t at[N][2];
+    gort_maxprocs(1);
+    stackpool_zone(gort_native.stacks, 64 << 10);
+    for (size_t i = 0; i < N; i++) {
+        at[i][0] = i * 16;
+        go(leave_near, at[i]);
+    }
+    for (size_t i = 0; i < N; i++) UNTIL(atomic_load((_Atomic size_t *)&at[i][1]) == 1);
+}
+static void test_a_zone_may_be_entered_while_leaving(void)
+{
+    if (SANITIZED) return;
+    ctest_child_ok("leave_in_child", NULL);
 }
 
 static void park_on(void *c) { gort_chan_recv(c, NULL); }
@@ -226,13 +334,18 @@ int main(int argc, char **argv)
 {
     ctest_begin(argc, argv);
     CHILD(dig_in_child);
+    CHILD(leave_in_child);
     CHILD(park_in_child);
     CHILD(overflow_in_child);
     CHILD(segfault_in_child);
     CHILD(segfault_in_thread);
     RUN(test_slots_are_apart_and_guarded);
     RUN(test_a_slot_given_back_is_reused_as_zeros);
+    RUN(test_a_warning_zone_opens_in_steps_and_closes);
+    RUN(test_what_skipped_the_edge_of_the_zone_stays);
     RUN(test_stacks_are_as_large_as_asked_for);
+    RUN(test_a_call_on_a_stack_that_is_borrowed);
+    RUN(test_a_zone_may_be_entered_while_leaving);
     RUN(test_a_parked_goroutine_takes_one_page);
     RUN(test_overflow_and_faults_are_reported);
     return ctest_end();

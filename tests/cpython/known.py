@@ -1,0 +1,129 @@
+"""What is known about CPython's tests in goroutines: modules not run, tests left out, differences explained."""
+
+from __future__ import annotations
+
+import fnmatch
+
+# Whole modules that say nothing about goroutines, for they test other programs
+# than the one they run in, or take very long.
+NOT_RUN = {
+    "test_idle": "needs a display",
+    "test_tkinter": "needs a display",
+    "test_ttk": "needs a display",
+    "test_tk": "needs a display",
+    "test_tcl": "needs a display",
+    "test_turtle": "needs a display",
+    "test_gdb": "runs gdb on other processes",
+    "test_regrtest": "runs python -m test in other processes",
+    "test_tools": "tests programs of the source tree",
+    "test_peg_generator": "compiles parsers, minutes",
+    "test_c_locale_coercion": "runs other processes only",
+    "test_embed": "runs other processes only",
+    "test_ensurepip": "tests pip",
+    "test_venv": "tests pip",
+    "test_zipfile64": "gigabytes",
+    "test_lib2to3": "minutes, pure Python",
+    "test_distutils": "compiles with tools of the machine",
+    "test_cppext": "compiles with tools of the machine",
+    "test_cext": "compiles with tools of the machine",
+    "test_freeze": "compiles CPython",
+    "test_perf_profiler": "runs other processes only",
+    "test_perfmaps": "runs other processes only",
+    "test_pyrepl": "needs a terminal",
+    "test_multiprocessing_fork": "minutes, in processes; by name it runs",
+    "test_multiprocessing_forkserver": "minutes, in processes; by name it runs",
+    "test_multiprocessing_spawn": "minutes, in processes; by name it runs",
+    "test_concurrent_futures": "minutes, in processes; by name it runs",
+    "test_bigmem": "needs gigabytes",
+    "test_bigaddrspace": "needs gigabytes",
+    "test_largefile": "needs gigabytes",
+}
+
+# module: tests that are not run.
+LEFT_OUT: dict[str, list[str]] = {
+    "test_asyncio": [
+        "test.test_asyncio.test_runners.RunTests.test_asyncio_run_without_uncancel",
+        "test.test_asyncio.test_runners.RunnerTests.test_interrupt_call_soon",
+        "test.test_asyncio.test_runners.RunnerTests.test_interrupt_wait",
+    ],
+    "test_io": [
+        f"test.test_io.{kind}SignalsTest.test_interrupted_write_{how}"
+        for kind in ("Py", "C")
+        for how in ("buffered", "text", "unbuffered")
+    ],
+}
+
+WHY_LEFT_OUT = """\
+These wait for a signal that interrupts them, and belong to the main thread: a plain thread cannot run them either (it
+may not set a handler). A goroutine on the main OS thread may set one. It then runs late, or in the main goroutine,
+which waits for the end of the test."""
+
+# What a verdict says by itself.
+GENERAL = {
+    "main thread": "signals or something else that only the main thread may; a goroutine is there by chance",
+    "baseline": "nothing to do with gort: the machine, or how the tests are loaded",
+    "unsteady": "depends on time; passed when it was run again",
+}
+
+# (test id pattern, verdict pattern, versions or (), explanation)
+EXPLAINED: list[tuple[str, str, tuple[tuple[int, int], ...], str]] = [
+    (
+        "test.test_signal.*",
+        "hang (main thread)",
+        ((3, 13),),
+        "CPython 3.13 tells only the main thread state of a signal: a goroutine that computes on the main OS thread "
+        "hears of it at its next switch, and these compute until they hear of it. In a plain thread they fail at once.",
+    ),
+    (
+        "test.test_functools.TestLRUC.test_lru_recursion",
+        "differs",
+        ((3, 13),),
+        "2,857 nested lru_cache calls, each with a C frame: a thread's 8 MiB take them, a goroutine's 256 KiB end in "
+        "RecursionError before. `GORT_STACK=4M` lets it pass.",
+    ),
+    (
+        "test.test_threading.SubinterpThreadingTests.test_threads_join*",
+        "*",
+        ((3, 13),),
+        "CPython 3.13.0's own: Py_EndInterpreter, outside the main thread, does not wait for the subinterpreter's "
+        "threads and aborts. In a plain thread, without gort, it does so nearly every time; in a goroutine if it runs "
+        "on another OS thread than the main one.",
+    ),
+    (
+        "test.test_sys.SysModuleTest.test_current_frames",
+        "differs",
+        (),
+        "`sys._current_frames()` names a goroutine by an id of its own: several share an OS thread and `get_ident()`.",
+    ),
+    (
+        "test.test_sys (at exit)",
+        "hang*",
+        (),
+        "test_current_frames has failed and left its thread waiting, which the exit of the interpreter waits for.",
+    ),
+    (
+        "test.test_tracemalloc.TestTracemallocEnabled.*",
+        "differs",
+        (),
+        "Want a stack of 10 frames; a goroutine's has 9, for it has no frames of `threading` below.",
+    ),
+    (
+        "test.test_threading.ThreadTests.test_PyThreadState_SetAsyncExc",
+        "*",
+        (),
+        "The C function finds a thread state by the id that `sys._current_frames()` shows, which in a goroutine is not "
+        "`get_ident()` (see test_current_frames); the test then waits for an exception that never came.",
+    ),
+]
+
+
+def why(name: str, verdict: str, version: tuple[int, int]) -> str:
+    """The explanation on record, or ""."""
+    for pattern, verdicts, versions, text in EXPLAINED:
+        if (
+            fnmatch.fnmatchcase(name, pattern)
+            and fnmatch.fnmatch(verdict, verdicts)
+            and (not versions or version in versions)
+        ):
+            return text
+    return ""
