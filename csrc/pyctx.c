@@ -275,7 +275,7 @@ static bool give_ts(G *g)
     PyThreadState *ts = PyThreadState_New(main_ts->interp); /* needs no GIL */
     if (!PYC_313) gmutex_unlock(&new_lock);
     if (!ts) return false;
-    runs_nowhere(helper_ts); /* by now there is a sysmon */
+    if (helper_ts) runs_nowhere(helper_ts); /* by now there is a sysmon */
     set_chunk(g, ts);
     pyc_limit_c_stack(ts, g->stack_lo, g->stack_hi);
     g->ts = ts;
@@ -571,6 +571,7 @@ int pyctx_forked(void)
         PyErr_NoMemory();
         return -1;
     }
+    helper_ts->thread_id = 0;
     atomic_store(&sysmon_no_python, false);
     sysmon_wake();
     return 0;

@@ -46,7 +46,11 @@ void sysmon_wake(void)
 }
 
 /* Most children call exec() or end soon: it is started when it is first missed. */
-void sysmon_fork(void) { atomic_store(&sleeping, 2); }
+void sysmon_fork(void)
+{
+    atomic_store(&sleeping, 2);
+    atomic_store(&sysmon_tid, 0);
+}
 
 static bool all_idle(Dom *d)
 {

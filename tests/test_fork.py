@@ -164,7 +164,9 @@ def test_a_handle_of_the_parents_goroutine_has_ended_in_the_child() -> None:
         """
         ch = gort.Chan()
         waits, ended = gort.go(ch.recv), gort.go(lambda: 9)
-        gort.sleep(0.001)
+        ended.join()
+        while waits.state != "waiting":
+            gort.sleep(0.001)
         fresh = gort.go(ch.recv)
 
         def child():
