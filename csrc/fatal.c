@@ -229,32 +229,38 @@ void fatal_altstack(void)
     if (ss.ss_sp != MAP_FAILED) sigaltstack(&ss, NULL);
 }
 
-void fatal_install(void)
+void fatal_take_faults(void)
 {
 #if !GORT_SANITIZE_FIBERS /* the sanitizers report faults themselves */
     struct sigaction sa = { .sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER };
     sigemptyset(&sa.sa_mask);
     sigaction(SIGSEGV, &sa, &old_segv);
     sigaction(SIGBUS, &sa, &old_bus);
+#else
+    (void)on_fault;
+#endif
+}
+
+void fatal_install(void)
+{
+    fatal_take_faults();
+#if !GORT_SANITIZE_FIBERS
     struct sigaction quit = { .sa_handler = on_quit, .sa_flags = SA_ONSTACK }, was;
     sigemptyset(&quit.sa_mask);
     if (sigaction(SIGQUIT, NULL, &was) == 0 && was.sa_handler == SIG_DFL) sigaction(SIGQUIT, &quit, NULL);
 #else
-    (void)on_fault;
     (void)on_quit;
-    (void)old_segv;
-    (void)old_bus;
 #endif
 }
 
-static void uninstall(int sig, struct sigaction *old)
+static void leave(int sig, struct sigaction *old)
 {
     struct sigaction now;
     if (sigaction(sig, NULL, &now) == 0 && now.sa_sigaction == on_fault) sigaction(sig, old, NULL);
 }
 
-void fatal_uninstall(void)
+void fatal_leave_faults(void)
 {
-    uninstall(SIGSEGV, &old_segv);
-    uninstall(SIGBUS, &old_bus);
+    leave(SIGSEGV, &old_segv);
+    leave(SIGBUS, &old_bus);
 }

@@ -149,17 +149,17 @@ static PyCFunction their_enable, their_disable;
 
 static PyObject *enable(PyObject *self, PyObject *args, PyObject *kwargs)
 {
-    fatal_uninstall();
+    fatal_leave_faults();
     PyObject *r = ((PyCFunctionWithKeywords)(void *)their_enable)(self, args, kwargs);
-    fatal_install();
+    fatal_take_faults();
     return r;
 }
 
 static PyObject *disable(PyObject *self, PyObject *arg)
 {
-    fatal_uninstall();
+    fatal_leave_faults();
     PyObject *r = their_disable(self, arg);
-    fatal_install();
+    fatal_take_faults();
     return r;
 }
 

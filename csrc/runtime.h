@@ -519,8 +519,9 @@ void gort_g_tramp(void);
 /* ---- fatal.c ---------------------------------------------------------- */
 _Noreturn void gort_throw(const char *msg);    /* broken invariant */
 _Noreturn void gort_fatal(const char *fmt, ...);
-void fatal_install(void);                      /* SIGSEGV and SIGBUS come to us, and from us to who had them */
-void fatal_uninstall(void);                    /* who had them has them again */
+void fatal_install(void);                      /* fatal_take_faults, and SIGQUIT */
+void fatal_take_faults(void);                  /* SIGSEGV and SIGBUS come to us, and from us to who had them */
+void fatal_leave_faults(void);                 /* who had them has them again */
 void fatal_altstack(void);                     /* for the calling thread */
 void fatal_print_goroutines(int fd);
 const char *g_status_name(G *g);
