@@ -257,6 +257,7 @@ struct M {
     M *link;                    /* idle list, dom.lock */
     M *alllink;                 /* dom.lock; never removed */
     bool spinning;
+    _Atomic bool demoted;       /* sysmon lets other threads go before its own */
     bool idle;                  /* on the idle list; dom.lock */
     _Atomic int64_t preempt;    /* when sysmon asked its goroutine, which had the GIL, to let others run;
                                    or PREEMPT_CALLS: it makes calls; 0: it has */

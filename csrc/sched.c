@@ -891,7 +891,10 @@ _Noreturn void sched_loop(M *m)
         }
         if (unlikely(g->lockedm && g->lockedm != m) && m_start_locked(m, g)) continue;
         if (g->kind == GK_FRESH && !(g = gort_py->start((gfresh *)g, NULL))) continue;
-        if (m->p) next_tick(m->p);
+        if (m->p) {
+            next_tick(m->p);
+            if (unlikely(atomic_load_explicit(&m->demoted, memory_order_relaxed))) sysmon_promote(m);
+        }
         switch_to(m, &m->g0, g, C_NONE);
     }
 }

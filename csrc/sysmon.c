@@ -17,7 +17,7 @@
  *
  * Short calls (10 us to 1 ms: a statement of SQLite, a piece of a file). Who lost its P
  * goes on without one from call to call, beside the P, and that is how such goroutines
- * use the other processors: LOOSE of them may, one less than there are processors. More
+ * use the other processors: one less of them than there are processors may. More
  * would only contend for the GIL, and be preempted by the kernel while they hold it; they
  * are told to queue up for the P again, and a P is then taken from who makes calls only if
  * it does not answer to preemption: it sits in one call for long.
@@ -30,6 +30,7 @@
 #include "schedint.h"
 
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 #define POLL_MIN_NS 20000
@@ -37,6 +38,8 @@
 #define SLICE_NS 10000000       /* how long one may compute while others wait who do so too (Go) */
 #define TURN_NS 1000000         /* ... while others wait who do not */
 #define HOT_NS 5000000          /* how long it looks closely */
+#define OWN_SLICE 100000        /* the kernel's slice for sysmon */
+#define CALL_SLICE 6000000      /* ... and for who lost its P in a call; the default is 0.7 to 3 ms */
 #define NET_NS 1000000          /* how long one may sit in a call while nobody polls the network */
 
 _Atomic int64_t gort_coarse_ns;
@@ -44,6 +47,8 @@ static _Atomic uint32_t sleeping; /* futex: 1 = sysmon sleeps until woken; 2: th
 static int64_t started_ns;
 static int64_t hot_until;
 static bool in_call;              /* a P's goroutine sits in one, so it seemed */
+static struct { M *m; int64_t seen; } loose[64]; /* who has the GIL now and then, and no P */
+static int nloose;                /* as many may */
 static int64_t turn_ns;           /* GORT_DEBUG=turn=US, or TURN_NS; small ones find races */
 int64_t gort_blocked_ns;          /* GORT_DEBUG=blocked=MS: tell who holds the GIL for so long */
 _Atomic bool sysmon_no_python;    /* the interpreter is going away */
@@ -70,6 +75,10 @@ void sysmon_fork(void)
 {
     atomic_store(&sleeping, 2);
     atomic_store(&sysmon_tid, 0);
+    atomic_store(&watching, 0);
+    in_call = false;
+    hot_until = 0;
+    memset(loose, 0, sizeof loose);
 }
 
 static bool all_idle(Dom *d)
@@ -104,10 +113,17 @@ static bool stuck(Dom *d, P *p, uint32_t *tick, int64_t *since)
     return work_waits(d, p, now);
 }
 
-/* ---- goroutines that make calls without a P --------------------------------- */
-static struct { M *m; int64_t seen; } loose[64];
-static int nloose;
+/* Have m's goroutine let others run. What was asked may have come to another thread. */
+static void ask(M *m, int64_t now, int64_t how)
+{
+    static int64_t asked;
+    if (!atomic_load(&m->preempt)) atomic_store(&m->preempt, how);
+    else if (now - asked < TURN_NS) return;
+    asked = now;
+    gort_py->preempt(m);
+}
 
+/* ---- goroutines that make calls without a P --------------------------------- */
 static bool is_loose(int i, int64_t now)
 {
     M *m = loose[i].m;
@@ -136,6 +152,19 @@ static bool may_be_loose(M *m, int64_t now)
     return true;
 }
 
+/* Calls that compute (zlib) may have more threads than there are processors: whoever
+ * has the P shall not wait for their slices, which may last until a tick of 4 ms. m may
+ * have come back by now; then it goes on like that until it gets a P again. */
+static void m_demote(M *m)
+{
+    if (!atomic_exchange(&m->demoted, true)) os_slice(atomic_load(&m->tid), CALL_SLICE);
+}
+void sysmon_promote(M *m) /* the calling one */
+{
+    atomic_store(&m->demoted, false);
+    os_slice(0, 0);
+}
+
 static bool retake(Dom *d, int64_t now, int64_t *most)
 {
     static uint32_t ticks[MAXPROCS];
@@ -156,10 +185,7 @@ static bool retake(Dom *d, int64_t now, int64_t *most)
         if (!how || !wait) continue;
         int64_t age = now - since[i], least = how == 2 ? POLL_MAX_NS : loose_full(now) ? 2 * turn_ns : 0;
         if (age < least) {
-            if (how == 1 && age >= turn_ns && !atomic_load(&m->preempt)) {
-                atomic_store(&m->preempt, PREEMPT_CALLS);
-                gort_py->preempt(m);
-            }
+            if (how == 1 && age >= turn_ns) ask(m, now, PREEMPT_CALLS);
             continue;
         }
         void *save = gort_py->gil_enter();
@@ -172,7 +198,10 @@ static bool retake(Dom *d, int64_t now, int64_t *most)
             did = true;
         }
         gort_py->gil_leave(save);
-        if (take) m_start(d, p, false);
+        if (take) {
+            m_demote(m);
+            m_start(d, p, false);
+        }
     }
     return did;
 }
@@ -197,13 +226,12 @@ static int64_t preempt(Dom *d, int64_t now)
 {
     static M *last;
     static uint64_t turn;
-    static int64_t since, asked;
+    static int64_t since;
     uint64_t t;
     M *m = gort_py->running(d, &t);
     if (!m) return POLL_MAX_NS;
-    if (!__atomic_load_n(&m->p, __ATOMIC_RELAXED) && !may_be_loose(m, now) && !atomic_load(&m->preempt)) {
-        atomic_store(&m->preempt, PREEMPT_CALLS);
-        gort_py->preempt(m);
+    if (!__atomic_load_n(&m->p, __ATOMIC_RELAXED) && !may_be_loose(m, now)) {
+        ask(m, now, PREEMPT_CALLS);
         return turn_ns;
     }
     if (m != last || t != turn) {
@@ -212,12 +240,7 @@ static int64_t preempt(Dom *d, int64_t now)
         since = now;
         atomic_store(&m->preempt, 0);
     } else if (now - since >= turn_ns && (gort_blocked_ns || others_wait(d, m, now, now - since))) {
-        bool again = atomic_load(&m->preempt) != 0;
-        if (!again || now - asked >= SLICE_NS) { /* it may have come to another thread */
-            if (!again) atomic_store(&m->preempt, now);
-            asked = now;
-            gort_py->preempt(m);
-        }
+        ask(m, now, now);
     }
     return turn_ns;
 }
@@ -308,6 +331,7 @@ static void *sysmon_main(void *arg)
 {
     (void)arg;
     atomic_store(&sysmon_tid, os_gettid());
+    os_slice(0, OWN_SLICE);
     int64_t delay = POLL_MIN_NS, most = POLL_MAX_NS, idle_rounds = 0;
     uint64_t last_act = 0;
     int64_t trace_ns = config_debug("schedtrace", 0) * 1000000, next_trace = started_ns;
