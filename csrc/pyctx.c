@@ -639,6 +639,7 @@ int pyctx_init(void)
         PyErr_NoMemory();
         return -1;
     }
+    gort_ts_callbacks = offsetof(PyThreadState, gilstate_counter);
     helper_ts->thread_id = 0; /* not the main thread's, to whoever looks for that */
     find_slot();
     if (config_debug("stockswap", 0)) fast = false;

@@ -596,7 +596,7 @@ static inline G *next_local(M *m)
 }
 
 /* Leave the running g: straight to the next one, or to g0. */
-static void leave(M *m, G *g, int how)
+static void leave_now(M *m, G *g, int how)
 {
     G *to = next_local(m);
     if (to && to->kind == GK_FRESH) {
@@ -605,6 +605,34 @@ static void leave(M *m, G *g, int how)
     }
     switch_to(m, g, to ? to : &m->g0, how);
 }
+
+/* ... and go on on the same OS thread, which runs nothing else meanwhile. */
+static NOINLINE void leave_pinned(M *m, G *g, int how)
+{
+    M *locked = g->lockedm; /* the main goroutine's is the main M, wherever it runs */
+    G *lockedg = m->lockedg;
+    g->lockedm = m;
+    m->lockedg = g;
+    leave_now(m, g, how);
+    m->lockedg = lockedg;
+    g->lockedm = locked;
+}
+
+/* A library that has called Python back may hold locks that belong to the OS thread:
+ * SQLite has its connection's. */
+size_t gort_ts_callbacks; /* offset of the thread state's int that is above 1 then */
+static inline bool in_callback(G *g)
+{
+    return g->ts && *(int *)(void *)((char *)g->ts + gort_ts_callbacks) > 1;
+}
+
+static inline void leave(M *m, G *g, int how)
+{
+    if (unlikely(in_callback(g))) leave_pinned(m, g, how);
+    else leave_now(m, g, how);
+}
+
+bool sched_movable(G *g) { return !g->lockedm && !in_callback(g); }
 
 void sched_park(G *g)
 {
@@ -660,15 +688,9 @@ void sched_preempt(G *g)
     P *p = m->p;
     if (p && runq_empty(p) && atomic_load(&m->dom->runqsize) == 0 && atomic_load(&p->tm.next) > gort_now_ns()) return;
     uint8_t status = atomic_load_explicit(&g->status, memory_order_relaxed); /* in blocking() maybe */
-    M *locked = g->lockedm; /* the main goroutine's is the main M, wherever it runs */
-    G *lockedg = m->lockedg;
-    g->lockedm = m;
-    m->lockedg = g;
     atomic_store_explicit(&g->status, G_RUNNABLE, memory_order_relaxed);
-    leave(m, g, C_PREEMPT);
+    leave_pinned(m, g, C_PREEMPT);
     atomic_store_explicit(&g->status, status, memory_order_relaxed);
-    m->lockedg = lockedg;
-    g->lockedm = locked;
 }
 
 /* g's function has returned. Returns if g's stack goes on as another goroutine:

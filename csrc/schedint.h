@@ -9,6 +9,7 @@ void sched_init_waiters(void);
 void sched_wakep(Dom *d);
 void sched_move(G *g);
 void sched_rejoin(G *g);
+bool sched_movable(G *g);       /* to another OS thread, in the midst of a call */
 void sched_submit(G *g);        /* a member of a bubble whose turn it is */
 int sched_adopt(M *m, G *g);
 int sched_adopt_main(void *ts); /* the calling thread becomes M0, and goroutine 1 what it runs */

@@ -14,6 +14,7 @@ import logging
 import os
 import queue
 import sqlite3
+import subprocess
 import sys
 import threading
 import time
@@ -586,3 +587,46 @@ def test_a_connection_of_another_thread_is_refused_and_not_corrupted() -> None:
         gort.unlock_os_thread()
 
     gort.go(body).join()
+
+
+def test_a_callback_from_c_goes_on_on_its_os_thread() -> None:
+    """SQLite holds its connection's lock while it calls back, and the lock is the OS thread's."""
+    program = """
+import ctypes, sqlite3, threading, time
+import gort
+
+places = []
+def odd():
+    before = threading.get_native_id()
+    for _ in range(5):
+        gort.sleep(0.001)
+        gort.gosched()
+    gort.blocking(time.sleep, 0.001)
+    places.append((before, threading.get_native_id()))
+    return 1
+
+def query():
+    db = sqlite3.connect(":memory:", check_same_thread=False)
+    db.create_function("odd", 0, odd)
+    for _ in range(5):
+        assert db.execute("select odd()").fetchone() == (1,)
+    ctypes.CFUNCTYPE(None)(odd)()
+
+def block():
+    while not stop:
+        time.sleep(0.0007)
+        gort.gosched()
+
+stop = []
+blockers = [gort.go(block) for _ in range(3)]
+gs = [gort.go(query) for _ in range(10)]
+query()
+for g in gs:
+    g.join()
+stop.append(1)
+for g in blockers:
+    g.join()
+print(len(places), [p for p in places if p[0] != p[1]], len(set(places)) > 1)
+"""
+    r = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (r.stdout, r.stderr, r.returncode) == ("66 [] True\n", "", 0)
