@@ -189,17 +189,6 @@ static inline void pyc_signals_again(PyThreadState *main_ts)
     __atomic_store_n((int *)(void *)&main_ts->interp->ceval.eval_breaker, 1, __ATOMIC_SEQ_CST);
 #endif
 }
-static inline void pyc_signals_forward(PyThreadState *main_ts, PyThreadState *to)
-{   /* 3.13 tells only the main thread state; the one that runs there must know */
-#if PYC_313
-    if (__builtin_expect(__atomic_load_n(&main_ts->eval_breaker, __ATOMIC_RELAXED) & 2u, 0))
-        __atomic_fetch_or(&to->eval_breaker, (uintptr_t)2, __ATOMIC_SEQ_CST);
-#else
-    (void)main_ts;
-    (void)to;
-#endif
-}
-
 static inline void pyc_set_main(PyThreadState *ts)
 {   /* in a fork's child: whom signals are announced to */
 #if PYC_313

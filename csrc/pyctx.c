@@ -187,13 +187,22 @@ static inline void runs_nowhere(PyThreadState *ts)
     runs_on(ts, atomic_load_explicit(&sysmon_tid, memory_order_relaxed));
 }
 
+/* Signal handlers are Python code that CPython runs in its main thread, and that is the OS
+ * thread of the main goroutine while that one runs (or sits in a call), and else none: a
+ * handler's exception shall come to nobody else. sysmon wakes the main goroutine for it. */
+static void main_arrives(void)
+{
+    pyc_set_main_thread(PyThread_get_thread_ident());
+    if (unlikely(pyc_signals_pending(main_ts))) pyc_signals_again(main_ts);
+}
+static void main_leaves(void) { pyc_set_main_thread(0); }
+
 static void ctx_attach(M *m, G *to)
 {
     attach_ts(to->ts);
     m->ts = to->ts;
     runs_on(to->ts, m->tid);
-    if (m == gort_python.main_m) pyc_signals_forward(main_ts, to->ts);
-    else if (unlikely(to->ts == main_ts)) pyc_set_main_thread(PyThread_get_thread_ident());
+    if (unlikely(to->ts == main_ts)) main_arrives();
 }
 
 static void ctx_detach(M *m)
@@ -201,7 +210,7 @@ static void ctx_detach(M *m)
     PyThreadState *ts = m->ts;
     m->ts = NULL;
     runs_nowhere(ts);
-    if (unlikely(ts == main_ts)) pyc_set_main_thread(main_ident);
+    if (unlikely(ts == main_ts)) main_leaves();
     detach_ts(ts);
 }
 
@@ -261,9 +270,8 @@ static void ctx_swap(M *m, G *to)
         pyc_set_key(ts);
 #endif
     }
-    if (m == gort_python.main_m) pyc_signals_forward(main_ts, ts);
-    else if (unlikely(from == main_ts)) pyc_set_main_thread(main_ident);
-    else if (unlikely(ts == main_ts)) pyc_set_main_thread(PyThread_get_thread_ident());
+    if (unlikely(from == main_ts)) main_leaves();
+    else if (unlikely(ts == main_ts)) main_arrives();
 }
 
 static void *ctx_release(void) { return PyEval_SaveThread(); }
