@@ -860,8 +860,11 @@ def garbage(rng: Random) -> int:
     node = inner = None
     while lived < n:
         gort.sleep(0.001)
-    for _ in range(2):
-        gc.collect()
+    for _ in range(1000):
+        gc.collect()  # does nothing while another goroutine's has not ended
+        if len(ended) == n:
+            break
+        gort.sleep(0.001)
     check(len(ended) == n, f"{n - len(ended)} of {n} cycles were not collected")
     return n
 

@@ -379,7 +379,7 @@ def test_a_buffered_reader_gives_each_byte_once(where: Where) -> None:
 
 
 def test_a_buffer_over_a_raw_file_that_parks_is_never_shared() -> None:
-    """CPython knows the owner of a buffer's lock by the OS thread: on that one others are refused, elsewhere they wait."""
+    """CPython knows the owner of a buffer's lock by the OS thread: there others are refused, elsewhere they wait."""
 
     class Slow(io.RawIOBase):
         def writable(self) -> bool:
