@@ -387,6 +387,7 @@ class Response:
         "_request",
         "_started",
         "broken",
+        "complete",
         "close",
         "head_sent",
         "headers",
@@ -402,6 +403,7 @@ class Response:
         self.head_sent = False
         self.sent = 0  # bytes of the body
         self.broken = False  # the client is gone
+        self.complete = False
         self.close = not request.keep_alive
         self._chunked = False
 
@@ -467,7 +469,7 @@ class Response:
         if self._length is not None:
             if total is not None and total != self._length and not self._bodiless:
                 raise ValueError(f"the body has {total} bytes, and Content-Length says {self._length}")
-        elif not self._bodiless:
+        elif not self._bodiless or (total and self._started[9:12] not in (b"204", b"304")):  # that is, HEAD
             if total is not None:
                 self._length = total
                 pieces.append(b"Content-Length: %d\r\n" % total)
@@ -478,9 +480,9 @@ class Response:
                 self.close = True
         self._left = self._length
         body = request.body
-        if connection.server.closing or connection.fault is not None:
+        if connection.server.closing:
             self.close = True
-        elif body is not None and not body.complete and not body.drainable:
+        elif body is not None and not body.complete and (connection.fault is not None or not body.drainable):
             self.close = True
         if self.close:
             pieces.append(b"Connection: close\r\n\r\n")
@@ -661,6 +663,7 @@ class Connection:
         self._idle_bytes = 0
         self._rest: bytes | None = None  # after an upgrade
         self._resumed = False  # the parser reads a head of our making
+        self._keeps = server.keep_alive != 0
         self._max_line = server.max_request_line
         self._max_fields = server.max_headers
         self._max_field = server.max_field_size
@@ -735,7 +738,7 @@ class Connection:
             return
         self._body = body
         environ["wsgi.input"] = NO_BODY if body is None else body
-        self.ready.append(Request(environ, body, http11, parser.should_keep_alive()))
+        self.ready.append(Request(environ, body, http11, self._keeps and parser.should_keep_alive()))
 
     def _target(self, environ: Environ) -> None:
         url = self._url
@@ -967,10 +970,12 @@ class Connection:
             if kind is list or kind is tuple:
                 if not self._hijacked:
                     response.send(result)
+                    response.complete = True
             else:
                 try:
                     if not self._hijacked:
                         response.send(result)
+                        response.complete = True
                 finally:
                     if (close := getattr(result, "close", None)) is not None:
                         close()
@@ -999,6 +1004,9 @@ class Connection:
             line = f"{environ['REQUEST_METHOD']} {environ['RAW_URI']}"
             self.server.error_log.error("error in the answer to %s", line, exc_info=error)
         if self._hijacked:
+            return
+        if response.complete:
+            self._linger()  # it was close() that failed
             return
         if response.broken or response.head_sent or not status:
             self._abort()

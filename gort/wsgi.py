@@ -332,6 +332,8 @@ def _access(log: Any) -> Callable[[Access], object] | None:
 
 
 def _listeners(address: Any, backlog: int, reuse_port: bool) -> list[net.Listener]:
+    if not isinstance(address, (str, net.Listener, Iterable)):
+        raise TypeError(f"address must be a str, a net.Listener or several of them, not {address!r}")
     many = [address] if isinstance(address, (str, net.Listener)) else list(address)
     if not many:
         raise ValueError("address must be at least one")
