@@ -17,7 +17,7 @@ import stat
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote_to_bytes
 
@@ -190,7 +190,7 @@ class Input:
     is gone; ValueError once the request is over.
     """
 
-    __slots__ = ("_connection", "_mutex", "_piece", "chunks", "complete", "expect", "received", "expected")
+    __slots__ = ("_connection", "_mutex", "_piece", "chunks", "complete", "expect", "expected", "received")
 
     def __init__(self, connection: Connection, expected: int | None, expect: bool) -> None:
         self._connection: Connection | None = connection
@@ -387,8 +387,8 @@ class Response:
         "_request",
         "_started",
         "broken",
-        "complete",
         "close",
+        "complete",
         "head_sent",
         "headers",
         "sent",
@@ -1041,7 +1041,9 @@ class Connection:
                 self._record(Access({**self._base}, status, [], sent, 0.0))
 
     def _log(self, environ: Environ, response: Response, seconds: float) -> None:
-        self._record(Access(environ, response.status or "499 Client Closed Request", response.headers, response.sent, seconds))
+        self._record(
+            Access(environ, response.status or "499 Client Closed Request", response.headers, response.sent, seconds)
+        )
 
     def _record(self, access: Access) -> None:
         try:
@@ -1088,4 +1090,3 @@ class Connection:
         self.server.hijacked(self)
         rest, self._rest = self._rest, None
         return self.conn, rest
-

@@ -65,6 +65,8 @@ class _Response:
 class Worker(_Base):  # type: ignore[misc]
     """gunicorn's worker with goroutines."""
 
+    alive: bool
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.worker_connections: int = self.cfg.worker_connections

@@ -406,7 +406,9 @@ _LIMITS = ("max_connections", "max_request_line", "max_headers", "max_field_size
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m gort.wsgi", description="Serve a WSGI application.")
     parser.add_argument("app", help="module:attribute; module:factory() calls for it")
-    parser.add_argument("-b", "--bind", action="append", metavar="ADDRESS", help="host:port, :port or unix:/path; again for more")
+    parser.add_argument(
+        "-b", "--bind", action="append", metavar="ADDRESS", help="host:port, :port or unix:/path; again for more"
+    )
     parser.add_argument("--chdir", metavar="DIR", help="change to this directory first")
     parser.add_argument("--certfile", help="PEM file of the certificate: HTTPS")
     parser.add_argument("--keyfile", help="PEM file of its key, if it is not in the same file")
@@ -415,7 +417,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--backlog", type=int, default=1024)
     parser.add_argument("--reuse-port", action="store_true")
     for name in _SECONDS:
-        parser.add_argument(f"--{name.replace('_', '-')}", type=_limit(float), metavar="SECONDS", default=argparse.SUPPRESS)
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", type=_limit(float), metavar="SECONDS", default=argparse.SUPPRESS
+        )
     for name in _LIMITS:
         parser.add_argument(f"--{name.replace('_', '-')}", type=_limit(int), metavar="N", default=argparse.SUPPRESS)
     return parser

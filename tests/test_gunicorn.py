@@ -86,7 +86,12 @@ class Gunicorn:
         (folder / "gunicorn.conf.py").write_text(textwrap.dedent(config))
         command = [sys.executable, "-m", "gunicorn", "-k", "gort.gunicorn.Worker", "-b", bind, *args, "my_app"]
         self.process = subprocess.Popen(
-            command, cwd=folder, env=program_env(HOME=str(folder)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            command,
+            cwd=folder,
+            env=program_env(HOME=str(folder)),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
 
     def line(self) -> str:
@@ -323,7 +328,9 @@ def test_reload(tmp_path: Path) -> None:
 
 def test_usr1_reopens_the_logs(tmp_path: Path) -> None:
     log = tmp_path / "access"
-    with booted(tmp_path, "--access-logfile", str(log), "--access-logformat", "%(r)s %(s)s %(B)s %({x-a}i)s") as gunicorn:
+    with booted(
+        tmp_path, "--access-logfile", str(log), "--access-logformat", "%(r)s %(s)s %(B)s %({x-a}i)s"
+    ) as gunicorn:
         gunicorn.get("/echo", "X-A: 7")
         spin_until(lambda: "GET /echo HTTP/1.1 200 0 7" in log.read_text())
         log.rename(tmp_path / "old")
@@ -381,7 +388,13 @@ def test_an_application_that_does_not_load(tmp_path: Path) -> None:
         pass
     command = [sys.executable, "-m", "gunicorn", "-k", "gort.gunicorn.Worker", "-b", "127.0.0.1:0", "broken:app"]
     done = subprocess.run(
-        command, cwd=tmp_path, env=program_env(HOME=str(tmp_path)), capture_output=True, text=True, timeout=PATIENCE, check=False
+        command,
+        cwd=tmp_path,
+        env=program_env(HOME=str(tmp_path)),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
     )
     assert done.returncode == 3 and "ZeroDivisionError" in done.stderr
 

@@ -1136,7 +1136,11 @@ def test_a_silent_first_address_leaves_time_for_the_second(monkeypatch: pytest.M
 def test_listen_fd(family: int, tmp_path: Path) -> None:
     sock = socket.socket(family)
     try:
-        sock.bind(str(tmp_path / "s") if family == socket.AF_UNIX else ("::1" if family == socket.AF_INET6 else "127.0.0.1", 0))
+        sock.bind(
+            str(tmp_path / "s")
+            if family == socket.AF_UNIX
+            else ("::1" if family == socket.AF_INET6 else "127.0.0.1", 0)
+        )
     except OSError:
         sock.close()
         pytest.skip("no IPv6 here")

@@ -9,7 +9,6 @@ import os
 import re
 import signal
 import socket
-import ssl
 import subprocess
 import sys
 import textwrap
@@ -193,7 +192,9 @@ def test_script_name_is_taken_off_the_path() -> None:
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"])
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
-def test_the_standard_librarys_validator_is_content(method: str, version: str, errors: pytest.LogCaptureFixture) -> None:
+def test_the_standard_librarys_validator_is_content(
+    method: str, version: str, errors: pytest.LogCaptureFixture
+) -> None:
     def app(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
         body = environ["wsgi.input"].read(10_000)
         rest = [environ["wsgi.input"].readline(100), *environ["wsgi.input"]]
@@ -283,7 +284,12 @@ def test_answers_that_never_have_a_body(status: str, kind: Any) -> None:
 
     with serving(app) as server:
         first, second = answers(talk(server, GET + GET))
-    assert (first.status, first.body, first["Content-Length"], first["Transfer-Encoding"]) == (int(status[:3]), b"", None, None)
+    assert (first.status, first.body, first["Content-Length"], first["Transfer-Encoding"]) == (
+        int(status[:3]),
+        b"",
+        None,
+        None,
+    )
     assert second["X-A"] == "1"
 
 
@@ -373,13 +379,21 @@ def test_write_with_a_length() -> None:
 
 def test_headers_of_the_application_come_first() -> None:
     def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
-        start_response("200 Fine", [("Server", "mine"), ("Date", "today"), ("X-A", " 1\xe9 "), ("Set-Cookie", "a"), ("Set-Cookie", "b")])
+        start_response(
+            "200 Fine",
+            [("Server", "mine"), ("Date", "today"), ("X-A", " 1\xe9 "), ("Set-Cookie", "a"), ("Set-Cookie", "b")],
+        )
         return [b""]
 
     with serving(app) as server:
         for _ in range(2):
             got = get(server)
-            assert (got.reason, got["Server"], got["Date"], got.headers.get_all("Set-Cookie")) == ("Fine", "mine", "today", ["a", "b"])
+            assert (got.reason, got["Server"], got["Date"], got.headers.get_all("Set-Cookie")) == (
+                "Fine",
+                "mine",
+                "today",
+                ["a", "b"],
+            )
             assert got["X-A"] == "1\xe9"
 
 
@@ -796,7 +810,10 @@ def body_of(body: Any) -> Any:
         no_start,
         no_start_lazily,
         twice,
-        *map(status_of, [200, b"200 OK", "OK", "200 OK\r\nX: 1", "099 Low", "100 Continue", "2000 OK", "", None, "200 \u20ac"]),
+        *map(
+            status_of,
+            [200, b"200 OK", "OK", "200 OK\r\nX: 1", "099 Low", "100 Continue", "2000 OK", "", None, "200 \u20ac"],
+        ),
         *map(
             headers_of,
             [
@@ -932,7 +949,9 @@ def status_for(request: bytes, **options: Any) -> int:
 
 
 def with_headers(*lines: bytes) -> bytes:
-    return b"".join([b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n", *(line + b"\r\n" for line in lines), b"\r\n"])
+    return b"".join(
+        [b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n", *(line + b"\r\n" for line in lines), b"\r\n"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -1009,7 +1028,9 @@ def test_the_application_sees_what_is_wrong_with_the_body(errors: pytest.LogCapt
         return [b"mine"]
 
     with serving(app, max_body=3) as server:
-        got = answer(talk(server, b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nabcd\r\n0\r\n\r\n"))
+        got = answer(
+            talk(server, b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nabcd\r\n0\r\n\r\n")
+        )
     assert (got.status, got["Connection"], got.body) == (422, "close", b"mine")
     assert seen == [(413, "the body is too large")] * 2
     assert not tracebacks(errors)
@@ -1425,7 +1446,9 @@ def test_tls() -> None:
     with serving(app, ssl_context=server_context()) as server:
 
         def client() -> list[bytes]:
-            conn = http.client.HTTPSConnection("127.0.0.1", server.addr.port, context=client_context(), timeout=PATIENCE)
+            conn = http.client.HTTPSConnection(
+                "127.0.0.1", server.addr.port, context=client_context(), timeout=PATIENCE
+            )
             got = []
             for _ in range(3):
                 conn.request("POST", "/", body)
@@ -1492,7 +1515,9 @@ def test_an_address_in_use() -> None:
 
 def test_without_httptools_it_says_what_to_install() -> None:
     program = "import sys; sys.modules['httptools'] = None\nimport gort.wsgi"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=program_env(), check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=program_env(), check=False
+    )
     assert "pip install 'gort[wsgi]'" in done.stderr
 
 

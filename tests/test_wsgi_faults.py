@@ -117,7 +117,8 @@ SMUGGLING = {
     "chunked with a tab": POST + b"Transfer-Encoding:\x0bchunked\r\n\r\n0\r\n\r\n",
     "space before the colon": POST + b"Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n",
     "empty coding": POST + b"Transfer-Encoding:\r\n\r\n",
-    "upgrade with both": POST + b"Upgrade: a\r\nConnection: upgrade\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+    "upgrade with both": POST
+    + b"Upgrade: a\r\nConnection: upgrade\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
 }
 
 # Of a chunked body; what is before them is good.
@@ -202,7 +203,21 @@ VALID = [
     b"CONNECT x:1 HTTP/1.1\r\nHost: x:1\r\n\r\n",
     b"OPTIONS http://a/b HTTP/1.1\r\nHost: x\r\nCookie: a\r\nCookie: b\r\n\r\n",
 ]
-SPICE = [b"\r\n", b"\r", b"\n", b"\0", b" ", b":", b"\r\n\r\n", b"0\r\n\r\n", b"Content-Length: 3\r\n", b"\xff", b"%", b"HTTP/1.1", b"-1"]
+SPICE = [
+    b"\r\n",
+    b"\r",
+    b"\n",
+    b"\0",
+    b" ",
+    b":",
+    b"\r\n\r\n",
+    b"0\r\n\r\n",
+    b"Content-Length: 3\r\n",
+    b"\xff",
+    b"%",
+    b"HTTP/1.1",
+    b"-1",
+]
 
 
 @st.composite
@@ -487,7 +502,11 @@ def test_a_client_that_pipelines_and_never_reads() -> None:
                     conn.write(GET * 1000)
 
         g = go(send)
-        spin_until(lambda: g.state == "waiting" and server.connections == 1 and all(c.state == "waiting" for c in server._active))
+        spin_until(
+            lambda: (
+                g.state == "waiting" and server.connections == 1 and all(c.state == "waiting" for c in server._active)
+            )
+        )
         (connection,) = (c for c in server._active)
         assert connection.wait_reason == "IO wait"
         assert served(server)
@@ -564,7 +583,9 @@ def test_tls_to_a_plain_port() -> None:
     with serving() as server:
 
         def client() -> None:
-            conn = http.client.HTTPSConnection("127.0.0.1", server.addr.port, context=client_context(), timeout=PATIENCE)
+            conn = http.client.HTTPSConnection(
+                "127.0.0.1", server.addr.port, context=client_context(), timeout=PATIENCE
+            )
             try:
                 with pytest.raises(ssl.SSLError):
                     conn.request("GET", "/")
@@ -595,7 +616,9 @@ def test_tls_clients_that_go_away() -> None:
     with serving(path_and_body, ssl_context=server_context()) as server:
 
         def client(cut: int) -> None:
-            conn = http.client.HTTPSConnection("127.0.0.1", server.addr.port, context=client_context(), timeout=PATIENCE)
+            conn = http.client.HTTPSConnection(
+                "127.0.0.1", server.addr.port, context=client_context(), timeout=PATIENCE
+            )
             conn.connect()
             conn.sock.sendall(PIPELINE[:cut])
             conn.close()
