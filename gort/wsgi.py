@@ -25,14 +25,8 @@ from typing import TYPE_CHECKING, Any
 
 from gort import net
 from gort._core._runtime import Chan, Goroutine, WaitGroup, current, go, sleep
-from gort._http import (
-    Access,
-    Connection,
-    FileWrapper,
-    Input,
-    RequestError,
-    header_line,
-)
+from gort._http import Connection
+from gort._wsgi import Access, FileWrapper, Input, RequestError, header_line
 from gort.context import Canceled, background, with_cancel
 from gort.sync import Semaphore
 from gort.time import now as monotonic
@@ -42,7 +36,7 @@ if TYPE_CHECKING:
 
     from _typeshed.wsgi import WSGIApplication
 
-    from gort._http import Stream
+    from gort._wsgi import Stream
 
 __all__ = ["Access", "Connection", "FileWrapper", "Input", "RequestError", "Server", "serve"]
 
@@ -63,7 +57,7 @@ def _number(name: str, value: Any, least: float, none: float | None) -> Any:
 class Server:
     """Serves a WSGI application, from its making on until `shutdown()` or `close()`.
 
-    address: as `gort.net.listen()` takes it, or several of them; or `net.Listener`s, which are the server's from then on
+    address: as `gort.net.listen()` takes it, or several of them; or `net.Listener`s, which are the server's then
     ssl_context: an `ssl.SSLContext` with a certificate: HTTPS
     backlog, reuse_port: as `gort.net.listen()` takes them
     max_connections: that are served at once; further ones wait to be accepted

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import io
+import json
 import logging
 import os
 import re
@@ -353,6 +354,50 @@ def test_a_large_body() -> None:
 
     with serving(app) as server:
         assert answer(talk(server, GET)).body == body
+
+
+def test_large_blocks() -> None:
+    blocks = [os.urandom(size) for size in (65535, 65536, 65537, 1, 300_000)]
+
+    def app(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", [("Content-Length", str(sum(map(len, blocks))))] if environ["QUERY_STRING"] else [])
+        return iter(blocks)
+
+    with serving(app) as server:
+        for query in ("", "?length"):
+            assert get(server, f"/{query}").body == b"".join(blocks)
+
+
+def test_flask() -> None:
+    flask = pytest.importorskip("flask", reason="flask is not installed: Flask on gort.wsgi is NOT TESTED")
+    app = flask.Flask("test")
+
+    @app.route("/upload/<name>", methods=["POST"])
+    def upload(name: str) -> Any:
+        gort.sleep(0.001)  # others have their turn
+        return {"name": name, "path": flask.request.path, "size": len(flask.request.get_data())}
+
+    @app.route("/stream")
+    def stream() -> Any:
+        return flask.Response(flask.stream_with_context(flask.request.args[k] for k in "ab"), mimetype="text/plain")
+
+    @app.route("/file")
+    def file() -> Any:
+        return flask.send_file(__file__)
+
+    with serving(app) as server:
+
+        def client(i: int) -> None:
+            chunked = b"POST /upload/%d HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" % i
+            data = talk(server, chunked + b"%x\r\n" % (i + 1) + bytes(i + 1) + b"\r\n0\r\n\r\n")
+            assert json.loads(answer(data).body) == {"name": f"{i}", "path": f"/upload/{i}", "size": i + 1}
+
+        for g in [go(client, i) for i in range(100)]:
+            g.join()
+        assert get(server, "/stream?a=1&b=2").body == b"12"
+        assert get(server, "/file").body == Path(__file__).read_bytes()
+        assert get(server, "/file", method="HEAD")["Content-Length"] == str(Path(__file__).stat().st_size)
+        assert get(server, "/none").status == 404
 
 
 def test_the_write_callable() -> None:
@@ -975,7 +1020,8 @@ def with_headers(*lines: bytes) -> bytes:
         ),
         (
             {"max_body": 3},
-            b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+            b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n"
+            b"\r\n",
             b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n1\r\nd\r\n",
             413,
         ),

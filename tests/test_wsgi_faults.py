@@ -1,4 +1,4 @@
-"""gort.wsgi against clients that are broken, slow, gone or malicious: the connection ends, the server goes on, nothing leaks."""
+"""gort.wsgi against clients that are broken, slow, gone or malicious: the server goes on, and nothing leaks."""
 
 from __future__ import annotations
 
