@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 HEAD_READ = 16384  # bytes of one read that waits for a request; bounds what pipelining can pile up
 BODY_READ = 65536
+LAST_LOOK = 0.01  # seconds that an idle connection waits for a request on its way, when the server shuts down
 LINGER_SECONDS = 1.0  # that a refused client may go on sending, lest the refusal be lost to a reset
 LINGER_BYTES = 4 << 20
 
@@ -338,7 +339,7 @@ class Connection:
                 data = self.conn.read(HEAD_READ, timeout=timeout, ctx=server.serving)
         except Canceled:  # the server is shutting down; what has come already is served
             try:
-                data = self.conn.read(HEAD_READ, timeout=0)
+                data = self.conn.read(HEAD_READ, timeout=LAST_LOOK)
             except OSError:
                 return False
         except TimeoutError:
