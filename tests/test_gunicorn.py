@@ -439,7 +439,7 @@ def test_keepalive(tmp_path: Path) -> None:
 
 def test_scheme_headers_of_a_trusted_proxy(tmp_path: Path) -> None:
     https, http_ = '"wsgi.url_scheme": "https"', '"wsgi.url_scheme": "http"'
-    with booted(tmp_path, "--forwarded-allow-ips", "10.0.0.1,127.0.0.0/8") as gunicorn:
+    with booted(tmp_path, "--forwarded-allow-ips", "10.0.0.1,127.0.0.1") as gunicorn:
         assert https in gunicorn.text("/environ", "X-Forwarded-Proto: https")
         assert http_ in gunicorn.text("/environ", "X-Forwarded-Proto: http")
         assert http_ in gunicorn.text("/environ")
