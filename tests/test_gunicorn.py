@@ -467,8 +467,21 @@ def test_hooks_and_errors(tmp_path: Path) -> None:
         assert gunicorn.answers()
 
 
+def test_the_plain_name() -> None:
+    """`-k gort`: gunicorn seeks it among its own workers, to which what setup.py installs adds it."""
+    added = Path(gort.__file__).with_name("gort-gunicorn.pth").read_text()
+    (line,) = added.splitlines()  # which Python executes when it starts
+    assert line.startswith("import ")
+    program = f"{line}\nfrom gunicorn.util import load_class\nprint(load_class('gort'))"
+    for name, text in (("/usr/bin/gunicorn", "<class 'gort.gunicorn.Worker'>\n"), ("program", "")):
+        done = subprocess.run(
+            [sys.executable, "-c", program, name], capture_output=True, text=True, env=program_env(), check=False
+        )
+        assert done.stdout == text
+
+
 def test_the_entry_point() -> None:
-    """`-k egg:gort#gort` finds it; gunicorn looks for plain names among its own entry points only."""
+    """`-k egg:gort#gort` finds it, without that."""
     try:
         distribution = importlib.metadata.distribution("gort")
     except importlib.metadata.PackageNotFoundError:
