@@ -1,4 +1,4 @@
-"""What PEP 3333 asks of a server: wsgi.input, start_response, write, wsgi.file_wrapper; and the access log's records."""
+"""What PEP 3333 asks of a server: wsgi.input, start_response, write, wsgi.file_wrapper; the access log's records."""
 
 from __future__ import annotations
 
