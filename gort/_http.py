@@ -21,7 +21,7 @@ from gort.context import Canceled
 from gort.time import now
 
 try:
-    from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+    from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
 except ImportError as e:
     raise ImportError("gort.wsgi parses HTTP with httptools: pip install 'gort[wsgi]', or pip install httptools") from e
 
@@ -93,6 +93,36 @@ class Request:
 class Connection:
     """A client's connection: reads its requests, has them answered. In `environ["gort.conn"]`."""
 
+    __slots__ = (
+        "_base",
+        "_body",
+        "_deadline",
+        "_environ",
+        "_fields",
+        "_fresh",
+        "_head",
+        "_hijacked",
+        "_idle_bytes",
+        "_keeps",
+        "_max_field",
+        "_max_fields",
+        "_max_line",
+        "_max_size",
+        "_parser",
+        "_request",
+        "_response",
+        "_rest",
+        "_resumed",
+        "_size",
+        "_url",
+        "conn",
+        "fault",
+        "goroutine",
+        "ready",
+        "sendfile",
+        "server",
+    )
+
     def __init__(self, server: Server, conn: Stream) -> None:
         self.server = server
         self.conn = conn
@@ -104,6 +134,7 @@ class Connection:
         self._base: Environ = {}
         self._request: Request | None = None  # the one that is answered
         self._response: Response | None = None
+        self._fresh = True  # no request has come yet
         self._hijacked = False
         # Of the head that is coming in:
         self._environ: Environ | None = None
@@ -283,9 +314,12 @@ class Connection:
             self._parser.feed_data(data)
         except HttpParserUpgrade as e:
             self._upgrade(data[e.args[0] :])
+        except HttpParserCallbackError as e:
+            self.server.error_log.error("a request could not be read", exc_info=e.__context__)
+            self.fault = 500, REASONS[500]
         except HttpParserError as e:
             if self.fault is None:
-                self.fault = 400, str(e.__context__ or e) or "malformed request"
+                self.fault = 400, str(e) or "malformed request"
 
     def _upgrade(self, rest: bytes) -> None:
         """The parser has stopped after a head that asks for another protocol."""
@@ -335,7 +369,7 @@ class Connection:
                     self._deadline = now() + server.header_timeout
                 data = self.conn.read(HEAD_READ, timeout=max(self._deadline - now(), 0.0))
             else:
-                timeout = server.header_timeout if self._request is None else server.keep_alive
+                timeout = server.header_timeout if self._fresh else server.keep_alive
                 data = self.conn.read(HEAD_READ, timeout=timeout, ctx=server.serving)
         except Canceled:  # the server is shutting down; what has come already is served
             try:
@@ -395,10 +429,8 @@ class Connection:
         self.goroutine = current()
         try:
             self._base = self.server.environ_of(self)
-            while (request := self._next()) is not None:
-                self._request = request
-                if not self._answer(request):
-                    return
+            while self._serve_one():
+                pass
         except RequestError as e:
             self._refused(e)
         except Exception:
@@ -406,8 +438,19 @@ class Connection:
         finally:
             if not self._hijacked:
                 self.conn.close()
-            self._parser = self._request = self._response = None
+            self._parser = None
             self._base = {}
+
+    def _serve_one(self) -> bool:
+        """Have the next request answered; whether the connection goes on. Nothing of it is kept."""
+        request = self._request = self._next()
+        if request is None:
+            return False
+        self._fresh = False
+        try:
+            return self._answer(request)
+        finally:
+            self._request = self._response = None
 
     def _answer(self, request: Request) -> bool:
         """Answer a request; whether the connection goes on."""
@@ -452,6 +495,8 @@ class Connection:
         return True
 
     def _failed(self, response: Response, status: int, error: BaseException, *, log: bool) -> None:
+        if status and status not in REASONS:  # a RequestError of the application's own making
+            status = 500
         if log:
             environ = response._request.environ
             line = f"{environ['REQUEST_METHOD']} {environ['RAW_URI']}"
