@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from model_support import PATIENCE, program_env, spin_until
+from model_support import PATIENCE, program_env, settle, spin_until
 
 import gort
 from gort import go, net
@@ -62,7 +62,10 @@ def application(environ, start_response):
     elif path == "/modules":
         text = str("gort" in sys.modules)
     elif path == "/patched":
-        text = type(time.sleep).__name__ + " " + time.sleep.__module__
+        from gort import monkey
+        text = str(monkey.is_patched("time"))
+    elif path == "/threads":
+        text = str(len(os.listdir("/proc/self/task")))
     elif path == "/version":
         text = "1"
     start_response("200 OK", [("Content-Type", "text/plain")])
@@ -207,6 +210,17 @@ def test_waiting_requests_do_not_hold_up_others(tmp_path: Path) -> None:
         for _ in range(10):
             gunicorn.text("/")
         assert not any(g.done for g in slow)
+        assert len({g.join() for g in slow}) == 1
+
+
+def test_the_standard_library_is_patched(tmp_path: Path) -> None:
+    """Requests that wait in it need no thread each."""
+    pytest.importorskip("gort.monkey", reason="gort.monkey is not there: the worker's patching is NOT TESTED")
+    with booted(tmp_path) as gunicorn:
+        assert gunicorn.text("/patched") == "True"
+        slow = [go(gunicorn.text, "/sleep?2") for _ in range(200)]
+        settle(*slow)
+        assert int(gunicorn.text("/threads")) < 50
         assert len({g.join() for g in slow}) == 1
 
 
