@@ -11,7 +11,6 @@ before it are, and that ends the connection: past a mistake nobody knows where t
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
@@ -128,7 +127,7 @@ class Connection:
         self.conn = conn
         self.sendfile: Any = getattr(conn, "sendfile", None)
         self.goroutine: Goroutine[Any] | None = None
-        self.ready: deque[Request] = deque()
+        self.ready: list[Request] = []
         self.fault: tuple[int, str] | None = None
         self._parser: HttpRequestParser | None = HttpRequestParser(self)
         self._base: Environ = {}
@@ -226,7 +225,10 @@ class Connection:
 
     def _target(self, environ: Environ) -> None:
         url = self._url
-        environ["RAW_URI"] = environ["REQUEST_URI"] = url.decode("latin-1")
+        target = environ["RAW_URI"] = environ["REQUEST_URI"] = url.decode("latin-1")
+        if target[0] == "/" and "%" not in target and "#" not in target and not environ["SCRIPT_NAME"]:
+            environ["PATH_INFO"], _, environ["QUERY_STRING"] = target.partition("?")
+            return
         if not url.startswith(b"/"):
             if environ["REQUEST_METHOD"] == "CONNECT":
                 url = b""
@@ -357,7 +359,7 @@ class Connection:
                 self._resume(None)
             elif not self._read_head():
                 return None
-        return self.ready.popleft()
+        return self.ready.pop(0)
 
     def _read_head(self) -> bool:
         """Read some of a head. False if there is none, and none to be waited for."""

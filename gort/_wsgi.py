@@ -271,6 +271,7 @@ _HOP_BY_HOP = {
     "upgrade",
 }
 _lines: dict[Any, bytes] = {}  # of headers that were found good and mean nothing to the server
+_lengths: dict[Any, bytes] = {}  # ... that are a good Content-Length
 _statuses: dict[str, tuple[bytes, bool]] = {}
 
 
@@ -303,36 +304,19 @@ def header_line(name: Any, value: Any) -> bytes:
 class Response:
     """The answer to one request: start_response, write, and what becomes of the iterable."""
 
-    __slots__ = (
-        "_bodiless",
-        "_chunked",
-        "_connection",
-        "_fixed",
-        "_left",
-        "_length",
-        "_lines",
-        "_request",
-        "_started",
-        "broken",
-        "close",
-        "complete",
-        "head_sent",
-        "headers",
-        "sent",
-        "status",
-    )
+    # Most of them stay as they are.
+    status: str | None = None
+    headers: Headers = []  # noqa: RUF012 - replaced, never changed
+    head_sent = False
+    sent = 0  # bytes of the body
+    broken = False  # the client is gone
+    complete = False
+    _chunked = False
 
     def __init__(self, connection: Connection, request: Request) -> None:
         self._connection = connection
         self._request = request
-        self.status: str | None = None
-        self.headers: Headers = []
-        self.head_sent = False
-        self.sent = 0  # bytes of the body
-        self.broken = False  # the client is gone
-        self.complete = False
         self.close = not request.keep_alive
-        self._chunked = False
 
     def start_response(self, status: str, headers: Headers, exc_info: Any = None) -> Callable[[bytes], None]:
         if exc_info:
@@ -367,24 +351,33 @@ class Response:
         if type(item) is not tuple or len(item) != 2:
             raise TypeError(f"headers must be pairs of str, not {item!r}")
         name, value = item
+        length = _lengths.get(item)
+        if length is not None:
+            return self._content_length(value, length)
         line = header_line(name, value)
         lower = name.lower()
+        if lower == "server":
+            self._fixed |= 1
+            return line
+        if lower == "date":
+            self._fixed |= 2
+            return line
+        cache = _lines
         if lower == "content-length":
             if not (value.isascii() and value.isdigit()):
                 raise ValueError(f"header Content-Length must be digits, not {value!r}")
-            if self._length is not None:
-                raise ValueError("header Content-Length is given twice")
-            self._length = int(value)
-            return b"" if self._bodiless and self._started[9:12] == b"204" else line
-        if lower == "server":
-            self._fixed |= 1
-        elif lower == "date":
-            self._fixed |= 2
-        elif len(line) <= 128 and type(name) is str and type(value) is str:
-            if len(_lines) >= NAMES:
-                _lines.clear()
-            _lines[item] = line
-        return line
+            cache = _lengths
+        if len(line) <= 128 and type(name) is str and type(value) is str:
+            if len(cache) >= NAMES:
+                cache.clear()
+            cache[item] = line
+        return line if cache is _lines else self._content_length(value, line)
+
+    def _content_length(self, value: str, line: bytes) -> bytes:
+        if self._length is not None:
+            raise ValueError("header Content-Length is given twice")
+        self._length = int(value)
+        return b"" if self._bodiless and self._started[9:12] == b"204" else line
 
     # ---- the head
     def _head(self, total: int | None) -> list[bytes]:
@@ -420,8 +413,12 @@ class Response:
         return pieces
 
     def _put(self, data: bytes | memoryview) -> None:
+        conn, timeout = self._connection.conn, self._connection.server.write_timeout
         try:
-            write_all(self._connection.conn, data, self._connection.server.write_timeout)
+            try:
+                conn.write(data, timeout=timeout)
+            except TimeoutError as e:
+                write_rest(conn, data, timeout, e)
         except OSError:
             self.broken = True
             raise
@@ -554,16 +551,17 @@ def write_all(conn: Stream, data: Any, timeout: float | None) -> None:
     try:
         conn.write(data, timeout=timeout)
     except TimeoutError as e:
-        written = getattr(e, "written", 0)
-        if not written:
-            raise
-        view = memoryview(data)
-        while written:
-            view = view[written:]
-            try:
-                conn.write(view, timeout=timeout)
-                return
-            except TimeoutError as again:
-                written = getattr(again, "written", 0)
-                if not written:
-                    raise
+        write_rest(conn, data, timeout, e)
+
+
+def write_rest(conn: Stream, data: Any, timeout: float | None, error: TimeoutError) -> None:
+    """Go on after `error`, which is raised if nothing at all was written. Parks."""
+    view = memoryview(data)
+    while written := getattr(error, "written", 0):
+        view = view[written:]
+        try:
+            conn.write(view, timeout=timeout)
+            return
+        except TimeoutError as again:
+            error = again
+    raise error
