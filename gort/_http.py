@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 
 HEAD_READ = 16384  # bytes of one read that waits for a request; bounds what pipelining can pile up
 BODY_READ = 65536
-LAST_LOOK = 0.01  # seconds that an idle connection waits for a request on its way, when the server shuts down
+# Seconds that a connection waits for a request on its way when the server shuts down: an idle one, and a new one, whose
+# client has reason to expect an answer (Go's http.Server gives it five).
+LAST_LOOK = 0.01
+FIRST_LOOK = 1.0
 LINGER_SECONDS = 1.0  # that a refused client may go on sending, lest the refusal be lost to a reset
 LINGER_BYTES = 4 << 20
 
@@ -374,10 +377,7 @@ class Connection:
                 timeout = server.header_timeout if self._fresh else server.keep_alive
                 data = self.conn.read(HEAD_READ, timeout=timeout, ctx=server.serving)
         except Canceled:  # the server is shutting down; what has come already is served
-            try:
-                data = self.conn.read(HEAD_READ, timeout=LAST_LOOK)
-            except OSError:
-                return False
+            data = self._look(FIRST_LOOK if self._fresh else LAST_LOOK)
         except TimeoutError:
             if started:
                 raise RequestError(408, "the head of the request did not come in time") from None
@@ -394,6 +394,17 @@ class Connection:
             if self._head > server.max_head:
                 self.fault = (431, "the head is too large") if self._environ is not None else (400, "malformed request")
         return True
+
+    def _look(self, timeout: float) -> bytes:
+        """What comes within this time; b"" if nothing does."""
+        for wait in (timeout, 0.0):  # the second time for what came as late as the process itself
+            try:
+                return self.conn.read(HEAD_READ, timeout=wait)
+            except TimeoutError:
+                pass
+            except OSError:
+                break
+        return b""
 
     def read_body(self, body: Input) -> None:
         """Read some of a body. Parks. Raises RequestError."""

@@ -17,7 +17,7 @@ from datetime import timedelta
 from typing import Any
 
 from gunicorn.glogging import Logger
-from gunicorn.http.wsgi import WSGIErrorsWrapper
+from gunicorn.http.wsgi import FileWrapper, WSGIErrorsWrapper
 from gunicorn.sock import ssl_context
 from gunicorn.workers.base import Worker as _Base
 
@@ -175,6 +175,7 @@ class Worker(_Base):  # type: ignore[misc]
                     "wsgi.multiprocess": cfg.workers > 1,
                     "SERVER_SOFTWARE": "gunicorn",
                     "SCRIPT_NAME": os.environ.get("SCRIPT_NAME", ""),
+                    **({"wsgi.file_wrapper": FileWrapper} if cfg.sendfile is False else {}),
                 },
                 server_header="gunicorn",
             )

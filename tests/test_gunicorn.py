@@ -322,6 +322,40 @@ def test_hup_reloads_and_lets_requests_end(tmp_path: Path) -> None:
         assert (before, gunicorn.text("/version")) == ("1", "2 is new")
 
 
+def test_hup_under_load_loses_no_request(tmp_path: Path) -> None:
+    with booted(tmp_path, "-w", "2", workers=2) as gunicorn:
+        over: list[int] = []
+        statuses: list[int] = []
+
+        def client() -> None:
+            while not over:
+                statuses.append(gunicorn.get("/slow?0.01").status)
+
+        clients = [go(client) for _ in range(20)]
+        for _ in range(3):
+            gunicorn.signal(signal.SIGHUP)
+            for _ in range(2):
+                gunicorn.expect("Booting worker")
+            for _ in range(2):
+                gunicorn.expect("Worker exiting")
+        over.append(1)
+        for g in clients:
+            g.join()
+    assert set(statuses) == {200}
+
+
+def test_usr2_starts_another_master(tmp_path: Path) -> None:
+    with booted(tmp_path, "--pid", str(tmp_path / "pid")) as gunicorn:
+        gunicorn.signal(signal.SIGUSR2)
+        gunicorn.expect("Booting worker")
+        second = int((tmp_path / "pid.2").read_text())
+        gunicorn.signal(signal.SIGTERM)
+        gort.blocking(gunicorn.process.wait, PATIENCE)
+        spin_until(gunicorn.answers)
+        os.kill(second, signal.SIGTERM)
+        spin_until(lambda: not is_running(second))
+
+
 def test_reload(tmp_path: Path) -> None:
     with booted(tmp_path, "--reload", "--reload-engine", "poll") as gunicorn:
         assert gunicorn.text("/version") == "1"

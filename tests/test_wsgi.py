@@ -1218,6 +1218,17 @@ def test_shutdown_closes_idle_connections() -> None:
         idle.close()
 
 
+def test_shutdown_waits_a_moment_for_the_first_request_of_a_connection() -> None:
+    with serving() as server, dial(server) as conn:
+        spin_until(lambda: server.connections == 1)
+        settle_server(server)
+        g = park(server.shutdown, PATIENCE)
+        conn.write(GET)
+        got = answer(read_all(conn))
+        assert (got.body, got["Connection"]) == (b"hello", "close")
+        assert g.join()
+
+
 def test_shutdown_serves_what_has_come_already() -> None:
     """A request that came just before is answered, or its connection closed without a word."""
     with serving() as server:
