@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import stat
@@ -226,6 +227,9 @@ class Input:
 
 
 # ---- what is answered -------------------------------------------------------------------
+_FILES = (io.FileIO, io.BufferedReader, io.BufferedRandom)
+
+
 class FileWrapper:
     """`wsgi.file_wrapper`: an open file as a response. One of the system's is sent by sendfile(2)."""
 
@@ -245,15 +249,19 @@ class FileWrapper:
         raise StopIteration
 
     def regular(self) -> tuple[int, int, int] | None:
-        """Descriptor, position and the bytes from there to the end; None if sendfile(2) is not for it."""
+        """Descriptor, position and the bytes from there to the end; None if sendfile(2) is not for it.
+
+        It is for those of open() only: a gzip.GzipFile has a descriptor too, of something else than what it reads.
+        """
+        file = self.filelike
+        if type(file) not in _FILES or type(getattr(file, "raw", file)) is not io.FileIO:
+            return None
         try:
-            fd, at = self.filelike.fileno(), self.filelike.tell()
+            fd, at = file.fileno(), file.tell()
             status = os.fstat(fd)
-        except (AttributeError, OSError, ValueError):
+        except (OSError, ValueError):
             return None
-        if not isinstance(fd, int) or not isinstance(at, int) or not stat.S_ISREG(status.st_mode):
-            return None
-        return fd, at, max(status.st_size - at, 0)
+        return (fd, at, max(status.st_size - at, 0)) if stat.S_ISREG(status.st_mode) else None
 
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch

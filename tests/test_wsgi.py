@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import http.client
 import io
 import json
@@ -564,6 +565,18 @@ def test_other_files_are_read(make: Any) -> None:
 
     with serving(app) as server:
         assert answer(talk(server, GET)).body == b"x" * 100_000
+
+
+def test_a_file_whose_descriptor_is_of_something_else(tmp_path: Path) -> None:
+    with gzip.open(tmp_path / "file.gz", "wb") as f:
+        f.write(b"x" * 10_000)
+
+    def app(environ: dict[str, Any], start_response: Any) -> Any:
+        start_response("200 OK", [])
+        return environ["wsgi.file_wrapper"](gzip.open(tmp_path / "file.gz"))
+
+    with serving(app) as server:
+        assert answer(talk(server, GET)).body == b"x" * 10_000
 
 
 def test_a_file_behind_write(file: Path) -> None:
