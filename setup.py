@@ -17,7 +17,7 @@ import sysconfig
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from setuptools import Extension, find_packages, setup
+from setuptools import Distribution, Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent
@@ -96,7 +96,21 @@ extension = Extension(
     extra_link_args=["-pthread", "-Wl,-z,noexecstack"],
 )
 
+# gunicorn looks for a worker's plain name among its own only, entry points included. This file, which Python reads when
+# it starts, adds `-k gort`, in processes whose command line names gunicorn. It goes beside the packages, also if the
+# install is editable.
+SITE_PACKAGES = os.path.relpath(sysconfig.get_path("purelib"), sysconfig.get_path("data"))
+
+
+class Dist(Distribution):
+    """editable_wheel asks for data files by this name, which Distribution does not know."""
+
+    def has_data(self) -> bool:
+        return bool(self.data_files)
+
+
 setup(
+    distclass=Dist,
     # visualize/ needs nothing of the runtime and so lives apart; gort/visualize
     # is to be a symlink to it, as gort/include/gort.h is one to the C header, and
     # gort/gort-gdb.py to the gdb script.
@@ -107,6 +121,7 @@ setup(
     package_dir={"": "."},
     package_data={"": ["py.typed", "*.pyi", "*.pxd"], "gort": ["include/*.h"]},
     include_package_data=False,
+    data_files=[(SITE_PACKAGES, ["gort/gort-gunicorn.pth"])],
     ext_modules=[extension],
     cmdclass={"build_ext": BuildExt},
     zip_safe=False,

@@ -86,6 +86,9 @@ GOALS = (
     Goal("echo_500", "ns", 1 / 1.8, "runloom-socket"),
     Goal("echo_500", "p99", 1.0, "go"),
     Goal("idle_conns", "resident", 8.0 * 1024),
+    Goal("http_hello", "ns", 1 / 2.5, "gevent"),
+    Goal("http_hello", "ns", 1 / 3, "gunicorn-gevent"),
+    Goal("http_flask", "ns", 1.0, "gunicorn-gevent"),
     # What sysmon may cost where nothing blocks.
     *(Goal(core, "ns", 1.02, "gort-nosysmon") for core in ("yield_two", "unbuffered", "buffered", "spawn")),
 )

@@ -28,6 +28,7 @@ RUNTIMES: dict[str, tuple[str | None, str | None]] = {
     "trio": ("import trio", "trio"),
     "greenlet": ("import greenlet", "greenlet"),
     "threading": ("import threading", None),
+    "gunicorn": ("import gunicorn, httptools, flask", "gunicorn"),
 }
 
 
@@ -168,5 +169,6 @@ _PLAIN: dict[str, Callable[[PlainBody, int], Outcome]] = {
     "runloom": _runloom,
     "greenlet": _here,
     "threading": _here,
+    "gunicorn": _here,
 }
 _ASYNC: dict[str, Callable[[AsyncBody, int], Outcome]] = {"asyncio": _asyncio, "uvloop": _uvloop, "trio": _trio}

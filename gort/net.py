@@ -27,6 +27,7 @@ from gort._core._runtime import (
     PacketConn,
     WouldBlock,
     _addr_family,
+    _adopt_listener,
     _connect,
     _ip_addr,
     _listen,
@@ -48,6 +49,7 @@ __all__ = [
     "dial",
     "dial_packet",
     "listen",
+    "listen_fd",
     "listen_packet",
     "lookup",
     "pipe",
@@ -201,6 +203,29 @@ def listen(address: str, *, backlog: int = 1024, reuse_port: bool = False) -> Li
     if backlog < 0:
         raise ValueError(f"backlog must not be negative: {backlog!r}")
     return _listen(_bind_address(address), min(backlog, 0x7FFFFFFF), bool(reuse_port))
+
+
+def listen_fd(fd: int) -> Listener:
+    """The Listener of a descriptor of a socket that listens already: from a parent process, or from systemd.
+
+    It belongs to the Listener from then on, which closes it; `os.dup()` it to keep one. Others may accept from the
+    same socket meanwhile. It is put into non-blocking mode, for all who share it. Raises TypeError, ValueError if
+    the socket does not listen for streams, OSError if it is none; the descriptor is as before then.
+    """
+    if not isinstance(fd, int) or isinstance(fd, bool):
+        raise TypeError(f"fd must be an int, not {fd!r}")
+    if fd < 0:
+        raise ValueError(f"fd must not be negative: {fd!r}")
+    sock = _socket.socket(fileno=fd)
+    try:
+        listens = sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ACCEPTCONN)
+        inet = sock.family in (_socket.AF_INET, _socket.AF_INET6)
+        if not listens or sock.type != _socket.SOCK_STREAM or not (inet or sock.family == _socket.AF_UNIX):
+            raise ValueError(f"fd must be of a socket that listens for streams, TCP or Unix: {fd!r}")
+        sock.setblocking(False)
+        return _adopt_listener(fd, inet)
+    finally:
+        sock.detach()
 
 
 def listen_packet(address: str, *, reuse_port: bool = False) -> PacketConn:

@@ -1129,6 +1129,56 @@ def test_a_silent_first_address_leaves_time_for_the_second(monkeypatch: pytest.M
             assert conn.remote_addr == listener.addr
 
 
+# ---- a descriptor that listens already ----------------------------------------------
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6, socket.AF_UNIX])
+def test_listen_fd(family: int, tmp_path: Path) -> None:
+    sock = socket.socket(family)
+    try:
+        sock.bind(
+            str(tmp_path / "s")
+            if family == socket.AF_UNIX
+            else ("::1" if family == socket.AF_INET6 else "127.0.0.1", 0)
+        )
+    except OSError:
+        sock.close()
+        pytest.skip("no IPv6 here")
+    sock.listen()
+    with net.listen_fd(os.dup(sock.fileno())) as listener, net.listen_fd(sock.detach()) as other:
+        assert listener.addr == other.addr
+        a, b = park(listener.accept), park(other.accept)
+        conns = [net.dial(listener.addr) for _ in range(2)]
+        for g in (a, b):
+            if family != socket.AF_UNIX:
+                assert os_option(g.join(), socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+            conns.append(g.join())
+        for conn in conns:
+            conn.close()
+    assert (tmp_path / "s").exists() is (family == socket.AF_UNIX)  # it is not ours
+
+
+def os_option(conn: net.Conn, level: int, name: int) -> int:
+    with socket.socket(fileno=os.dup(conn.fileno())) as sock:
+        return sock.getsockopt(level, name)
+
+
+def test_listen_fd_refuses_what_does_not_listen() -> None:
+    with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp, open(os.devnull) as file:
+        for sock in (tcp, udp):
+            with pytest.raises(ValueError, match="listens for streams"):
+                net.listen_fd(sock.fileno())
+            assert sock.getblocking() and sock.getsockname()
+        with pytest.raises(OSError):
+            net.listen_fd(file.fileno())
+        assert file.read() == ""
+    for bad in ("1", None, 1.0, True):
+        with pytest.raises(TypeError, match="fd must be an int"):
+            net.listen_fd(bad)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="negative"):
+        net.listen_fd(-1)
+
+
 # ---- accepting -------------------------------------------------------------------------------------------
 
 

@@ -654,6 +654,18 @@ def _listen(addr, int backlog, bint reuse_port):
     return ls
 
 
+def _adopt_listener(int fd, bint tcp):
+    """The Listener of a descriptor that listens already and does not block; it belongs to the Listener then."""
+    cdef Listener ls = Listener.__new__(Listener)
+    cdef int64_t r = sock_stream_options(fd) if tcp else 0
+    if r:
+        raise_os(r, None, -1)
+    ls.tcp = tcp
+    ls.adopt(fd, False)
+    ls.name(False)
+    return ls
+
+
 @cython.final
 cdef class Listener(Socket):
     """Waits for connections. Made by `listen()`; iterating over it accepts until it is closed."""
