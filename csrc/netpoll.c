@@ -123,7 +123,7 @@ static int arm(gort_pd *pd) /* lock held */
 {
     int r = start();
     if (r) return r;
-    struct epoll_event e = { .events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, .data.u64 = tag(pd) };
+    struct epoll_event e = { .events = EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLRDHUP | EPOLLET, .data.u64 = tag(pd) };
     if (epoll_ctl(epfd, EPOLL_CTL_ADD, pd->fd, &e) < 0) return NET_SYS - errno;
     pd->armed = true;
     return 0;
@@ -179,8 +179,9 @@ static int deliver(int n)
         gort_pd *pd = tag_pd(data);
         gmutex_lock(&pd->lock);
         if ((pd->seq & 0xffff) == (data & 0xffff) && !pd->closing) {
-            if (ev & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) atomic_store(&pd->hup, true);
-            if (ev & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) side_ready(pd, PD_READ, &last);
+            /* A read that stops at urgent data has not drained the socket either. */
+            if (ev & (EPOLLPRI | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) atomic_store(&pd->hup, true);
+            if (ev & (EPOLLIN | EPOLLPRI | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) side_ready(pd, PD_READ, &last);
             if (ev & (EPOLLOUT | EPOLLHUP | EPOLLERR)) side_ready(pd, PD_WRITE, &last);
         }
         gmutex_unlock(&pd->lock);
@@ -404,9 +405,10 @@ void pd_done(gort_pd *pd, int side)
 int pd_fair(void)
 {
     M *m = getm();
-    if (unlikely(!m || !m->p || !m->curg) || likely(++m->p->io_calls < FAIR_CALLS)) return GORT_OK;
+    G *g = m ? m->curg : NULL;
+    if (unlikely(!g || !m->p) || likely(++m->p->io_calls < FAIR_CALLS)) return GORT_OK;
     m->p->io_calls = 0;
-    G *g = m->curg;
+    if (unlikely(g->kind == GK_NATIVE && gort_py)) return GORT_OK; /* a callback of its runs Python code */
     netpoll_now(m->dom);
     g_yield_on(m);
     return unlikely(g->kill_pending) ? GORT_EKILLED : GORT_OK;
@@ -442,8 +444,9 @@ int pd_wait(gort_pd *pd, int side, const waitopt *o)
         if (likely(code == WC_OK)) return GORT_OK;
         if (code == WC_CLOSED) return GORT_ECLOSED;
         gmutex_lock(&pd->lock);
-        if (!pd->closing) s->inuse = true;
         r = wait_error(code);
+        if (!pd->closing) s->inuse = true;
+        else if (code == WC_TIMEOUT || code == WC_INTR) r = GORT_ECLOSED; /* its descriptor is gone */
     }
     gmutex_unlock(&pd->lock);
     return r;
@@ -485,6 +488,7 @@ int pd_set_deadline(gort_pd *pd, int sides, int64_t when)
             s->t.arg = pd;
             s->t.seq = s->seq;
             s->t.kind = TK_WAIT;
+            s->t.inherited = true;
             s->t.period = 0;
             r = timer_add(&s->t, timer_home(true), when);
         }

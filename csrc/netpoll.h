@@ -32,7 +32,7 @@ typedef struct gort_pd {
     bool closing;
     bool armed;                 /* epoll knows it */
     bool stream;                /* constant: TCP, where a short read has taken all there was */
-    _Atomic bool hup;           /* the other side has ended, or there is an error */
+    _Atomic bool hup;           /* the other side has ended, or there is an error or urgent data */
     gort_pdside side[2];
     struct gort_pd *link;       /* pool */
 } gort_pd;

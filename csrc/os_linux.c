@@ -186,6 +186,8 @@ void os_slice(int tid, int64_t ns)
     } a = {0};
     if (syscall(SYS_sched_getattr, tid, &a, sizeof a, 0) < 0) return;
     if (a.policy != SCHED_OTHER && a.policy != SCHED_BATCH) return; /* a real-time thread's is another matter */
+    if (a.nice < 0) return; /* it goes before others already; the flag would reset that too */
+    a.flags |= 1; /* SCHED_FLAG_RESET_ON_FORK: threads and processes it starts begin as usual */
     a.runtime = (uint64_t)ns;
     if (syscall(SYS_sched_setattr, tid, &a, 0) < 0) return;
 }

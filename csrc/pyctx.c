@@ -218,6 +218,7 @@ static void ctx_detach(M *m)
  * have it wait for the switch interval of 5 ms. So whoever schedules lets it in, as often
  * as leaves it half of the time. */
 #define OFFER_NS 20000    /* a turn at least */
+#define OFFER_MOST 5000000 /* ... and at most, after somebody kept the GIL for long */
 #define OFFER_WAIT 50000  /* who is let in mostly wakes up and is in its next call sooner; that is */
 #define OFFER_PAUSE 2000  /* one that lasts (a query of SQLite drops the GIL nine times, mostly for less) */
 static int64_t offer_next; /* GIL */
@@ -236,7 +237,8 @@ static NOINLINE bool offer_gil(PyThreadState *from, PyThreadState *to)
     }
     attach_ts(to);
     now = gort_now_ns();
-    offer_next = now + (now - start > OFFER_NS ? now - start : OFFER_NS);
+    int64_t took = now - start < OFFER_NS ? OFFER_NS : now - start;
+    offer_next = now + (took > OFFER_MOST ? OFFER_MOST : took);
     return true;
 }
 
@@ -528,11 +530,11 @@ static void tell_held(G *g, int64_t held)
 
 /* Called by CPython between two bytecodes of who has the GIL, who is not always the
  * one that was meant. */
-static _Atomic bool preempt_queued; /* from 3.12: such a call is on its way */
+static _Atomic int64_t preempt_queued; /* from 3.12: since when such a call is on its way; 0: it is not */
 static int preempt_here(void *arg)
 {
     (void)arg;
-    atomic_store(&preempt_queued, false);
+    atomic_store(&preempt_queued, 0);
     M *m = getm();
     G *g = m ? m->curg : NULL;
     if (!g || g->kind != GK_PYTHON || m->ts != PyThreadState_Get() || atomic_load(&sysmon_no_python)) return 0;
@@ -545,14 +547,16 @@ static int preempt_here(void *arg)
     return 0;
 }
 
+#define PREEMPT_AGAIN 1000000
 static bool ctx_preempt(M *m)
 {
 #if PYC_312
     (void)m;
-    if (atomic_exchange(&preempt_queued, true)) return true;
-    if (pyc_call_soon(main_ts->interp, preempt_here) == 0) return true;
-    atomic_store(&preempt_queued, false);
-    return false;
+    /* CPython notes it in one thread state or word, where a swap at that moment may lose it */
+    int64_t now = gort_now_ns(), since = atomic_load(&preempt_queued);
+    if (since && now - since < PREEMPT_AGAIN) return true;
+    atomic_store(&preempt_queued, now);
+    return pyc_call_soon(main_ts->interp, preempt_here) == 0;
 #else
     void *save = ctx_gil_enter();
     if (!save) return false;
@@ -592,7 +596,7 @@ static void ctx_fork_child(void *keep)
     atomic_store(&helper_lock.v, 0);
     atomic_store(&helper_in, false);
     atomic_store(&new_lock.v, 0);
-    atomic_store(&preempt_queued, false);
+    atomic_store(&preempt_queued, 0);
     atomic_store(&sysmon_no_python, true); /* until pyctx_forked() */
     if (!keep) return;
     for (PyThreadState *ts = interp->threads.head; ts; ts = next) {

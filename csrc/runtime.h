@@ -197,7 +197,7 @@ struct timer {
     timers *tm;                 /* which heap holds it, or held it */
     int32_t id;                 /* its number there, -1: it is in none; tm->lock */
     uint8_t kind;               /* TK_* */
-    bool inherited;             /* TK_FUNC: goes on in a fork's child, as TK_CHAN ones do */
+    bool inherited;             /* goes on in a fork's child, as all TK_CHAN ones do */
     int64_t period;             /* > 0: fires again and again */
 };
 enum { TK_WAIT = 0, TK_CHAN, TK_FUNC };

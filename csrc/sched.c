@@ -451,6 +451,7 @@ int g_ready_list(G *first)
             gmutex_unlock(&d->lock);
         }
         if (idle) m_start(d, idle, false);
+        else if (rest[py]) sysmon_nudge();
     }
     if (n && p && atomic_load_explicit(&p->dom->nprocs, memory_order_relaxed) > 1) sched_wakep(p->dom);
     return n;

@@ -109,7 +109,8 @@ static bool stuck(Dom *d, P *p, uint32_t *tick, int64_t *since)
     if (!same) *since = gort_now_ns();
     if (!same || atomic_load(&p->status) != P_RUNNING) return false;
     int64_t now = gort_now_ns();
-    if (netpoll_wanted() && now - *since > NET_NS && p->m && gort_py->detached(p->m) == 1) return true;
+    M *m = atomic_load(&p->m);
+    if (netpoll_wanted() && now - *since > NET_NS && m && gort_py->detached(m) == 1) return true;
     return work_waits(d, p, now);
 }
 
@@ -178,6 +179,7 @@ static bool retake(Dom *d, int64_t now, int64_t *most)
         int how = m && atomic_load(&p->status) == P_RUNNING ? gort_py->detached(m) : 0; /* a guess, made sure of below */
         if (how == 1) {
             int64_t next = atomic_load(&p->tm.next) - now;
+            if (netpoll_wanted() && next > NET_NS) next = NET_NS;
             if (next < *most) *most = next < POLL_MIN_NS ? POLL_MIN_NS : next;
             in_call = true;
             if (work_waits(d, p, now)) hot_until = now + HOT_NS;

@@ -244,7 +244,7 @@ void timers_fork(timers *tm, int when)
     for (int32_t i = 0; i < all; i++) { /* keep those in front, with their numbers */
         timer_slot e = tm->heap[i];
         timer *t = tm->tab[e.id].t;
-        bool keep = t->kind == TK_CHAN || (t->kind == TK_FUNC && t->inherited);
+        bool keep = t->kind == TK_CHAN || t->inherited;
         if (!keep) {
             if (t->kind == TK_FUNC) t->id = -1;
             continue;

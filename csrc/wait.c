@@ -149,7 +149,7 @@ static uint64_t thread_park(G *g, uint64_t ticket, const waitopt *o)
     while (!WK_CODE(w)) {
         int64_t left = o->deadline == GORT_FOREVER ? -1 : clamp_wait(o->deadline);
         if (left < 0 && unlikely(atomic_load(&gort_stopped)) && last_one()) {
-            if (!sched_busy(&gort_native, NULL)) wait_claim(g, ticket, WC_DEADLOCK, 0);
+            if (!sched_busy(&gort_native, NULL) && g->reason != R_IO) wait_claim(g, ticket, WC_DEADLOCK, 0);
             else os_futex_wait((_Atomic uint32_t *)(void *)&g->wake, (uint32_t)w, LAST_LOOK_NS);
         } else if (left == 0 ||
             (os_futex_wait((_Atomic uint32_t *)(void *)&g->wake, (uint32_t)w, left) < 0 &&
@@ -184,6 +184,7 @@ uint64_t wait_park(G *g, uint64_t ticket, int reason, const waitopt *o)
         t.arg = g;
         t.seq = ticket;
         t.kind = TK_WAIT;
+        t.inherited = false;
         t.period = 0;
         if (timer_add(&t, timer_home(false), o->deadline) != 0) wait_claim(g, ticket, WC_NOMEM, 0);
     }

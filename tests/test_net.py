@@ -1535,3 +1535,54 @@ def test_plain_threads_talk_to_each_other_while_main_sits_in_a_call() -> None:
         one.join(PATIENCE)  # not known to gort: main has the P and lets go of the GIL
         two.join(PATIENCE)
         assert not one.is_alive() and not two.is_alive()
+
+
+def test_urgent_data_hides_nothing_from_the_reader() -> None:
+    """A read stops at the urgent mark; what comes after it has not been told of again."""
+    with net.listen("127.0.0.1:0") as listener:
+        client = socket.create_connection(("127.0.0.1", int(listener.addr.port)))
+        with listener.accept() as conn, client:
+            reader = go(conn.read, 100)
+            settle(reader)
+            client.send(b"abc")
+            client.send(b"X", socket.MSG_OOB)
+            client.send(b"def")
+            got = reader.join()
+            while len(got) < 6:
+                got += conn.read(100)
+            assert got == b"abcdef"
+
+
+def test_a_packet_of_a_nameless_unix_socket_cannot_be_answered(tmp_path: Path) -> None:
+    with net.listen_packet(f"unix:{tmp_path}/s") as server, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
+        client.sendto(b"hi", f"{tmp_path}/s")
+        data, addr = server.read_from(10)
+        assert data == b"hi"
+        with pytest.raises(OSError, match="no name") as info:
+            server.write_to(b"x", addr)
+        assert info.value.errno == errno.EDESTADDRREQ
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_deadline_goes_on_in_a_forks_child() -> None:
+    program = """
+import os, sys, gort
+from gort import net
+a, b = net.pipe()
+c, d = net.pipe()
+a.set_deadline(30)
+c.set_deadline(0.05)
+pid = os.fork()
+if pid == 0:
+    a.close()
+    for i in range(100):
+        gort.go(gort.sleep, 0.001 * i)
+    try:
+        c.read(1)
+    except TimeoutError:
+        os._exit(7)
+    os._exit(1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) != 7)
+"""
+    r = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True)
+    assert (r.stderr, r.returncode) == ("", 0)

@@ -6,6 +6,7 @@
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.number cimport PyNumber_AsSsize_t, PyNumber_Check
+from libc.errno cimport EDESTADDRREQ
 from libc.string cimport memcpy
 from gort._core.netpoll cimport *
 
@@ -75,6 +76,8 @@ cdef object addr_of(const sockany *a, socklen_t n):
 
 cdef socklen_t raw_addr(object addr, sockany *to) except 0:
     cdef bytes raw = addr._raw
+    if not raw:
+        raise OSError(EDESTADDRREQ, "the socket has no name to send to")
     memcpy(to, PyBytes_AS_STRING(raw), PyBytes_GET_SIZE(raw))
     return <socklen_t>PyBytes_GET_SIZE(raw)
 
