@@ -172,8 +172,7 @@ def test_a_socket_is_one_of_the_stdlibs_too() -> None:
 
 def test_nothing_of_ours_can_be_reached_from_python() -> None:
     with socket.socket() as s:
-        with pytest.raises(AttributeError):
-            s._state
+        assert not hasattr(s, "_state")
         with pytest.raises(AttributeError):
             s._state = 3
 
