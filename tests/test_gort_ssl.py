@@ -467,6 +467,17 @@ def test_sni_chooses_the_context() -> None:
         assert b.context is other
 
 
+def test_a_callback_may_close_the_connection() -> None:
+    server = server_context()
+    server.sni_callback = lambda conn, name, context: conn.close()
+    a, b = plain_pair()
+    g = go(server.wrap_socket, b, server_side=True)
+    with pytest.raises(OSError):
+        CLIENT.wrap_socket(a, server_hostname="localhost")
+    with pytest.raises((OSError, ValueError)):
+        g.join()
+
+
 def test_many_clients_share_two_contexts() -> None:
     served = sync.WaitGroup()
 
