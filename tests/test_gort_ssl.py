@@ -9,6 +9,7 @@ import os
 import socket as stdlib_socket
 import ssl as stdlib
 import struct
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -415,8 +416,11 @@ def test_a_reset_in_the_middle(pair: Pair) -> None:
     a, b = pair
     g = park(a.recv, 10)
     reset(b)
-    with pytest.raises(ConnectionResetError):
-        g.join()
+    if sys.version_info >= (3, 13):
+        with pytest.raises(ConnectionResetError):
+            g.join()
+    else:
+        assert g.join() == b""  # before, the stdlib took it for an end without a goodbye
     with pytest.raises(OSError):
         while True:
             a.sendall(bytes(1 << 14))
