@@ -239,7 +239,7 @@ class socket(_stdlib_socket, metaclass=_SocketType):  # type: ignore[no-redef]
 
     def recvmsg_into(self, buffers: Any, ancbufsize: int = 0, flags: int = 0, /) -> Any:
         """As the stdlib's; waiting parks the goroutine alone."""
-        args = self, buffers, ancbufsize, flags | _DONTWAIT
+        args = self, _again(buffers), ancbufsize, flags | _DONTWAIT
         return _sock_retry(self, _recvmsg_into, args, _READ, flags)
 
     def sendto(self, data: Any, *args: Any) -> int:
@@ -267,11 +267,16 @@ class socket(_stdlib_socket, metaclass=_SocketType):  # type: ignore[no-redef]
 
     def sendmsg(self, buffers: Any, ancdata: Any = (), flags: int = 0, address: Any = None, /) -> int:
         """As the stdlib's; waiting parks the goroutine alone."""
-        args = self, buffers, ancdata, flags | _DONTWAIT
+        args = self, _again(buffers), _again(ancdata), flags | _DONTWAIT
         if address is not None:
             args = *args, _numeric(self, address)  # type: ignore[assignment]
         sent: int = _sock_retry(self, _sendmsg, args, _WRITE, flags)
         return sent
+
+
+def _again(items: Any) -> Any:
+    """What can be iterated over more than once."""
+    return items if isinstance(items, list | tuple) or not hasattr(items, "__iter__") else list(items)
 
 
 _recvfrom, _recvfrom_into = _base.recvfrom, _base.recvfrom_into
