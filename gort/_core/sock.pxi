@@ -170,7 +170,9 @@ cdef int sock_poller(SockState st) except -1:
     if st.fd < 0:
         bad_descriptor()
     if st.pd == NULL:
-        st.pd = pd_borrow(st.fd, st.type == SOCK_STREAM and st.family != AF_UNIX)
+        # of TCP alone, not of SCTP, a short read has taken all there was
+        internet = st.family == AF_INET or st.family == AF_INET6
+        st.pd = pd_borrow(st.fd, internet and st.type == SOCK_STREAM and (st.proto == 0 or st.proto == 6))
         if st.pd == NULL:
             raise MemoryError("gort: no memory for a wait")
     return 0
@@ -333,7 +335,8 @@ cdef object sock_recv_into(object self, PyObject *const *args, Py_ssize_t nargs,
     try:
         PyObject_GetBuffer(<object>buffer, &view, PyBUF_WRITABLE)
     except BufferError:
-        raise TypeError(f"recv_into() argument 1 must be read-write bytes-like object, not {type(<object>buffer).__name__}") from None
+        name = type(<object>buffer).__name__
+        raise TypeError(f"recv_into() argument 1 must be read-write bytes-like object, not {name}") from None
     try:
         if n < 0:
             raise ValueError("negative buffersize in recv_into")
@@ -346,7 +349,8 @@ cdef object sock_recv_into(object self, PyObject *const *args, Py_ssize_t nargs,
         if flags:
             if flags & MSG_WAITALL and st.timeout < 0 and st.type == SOCK_STREAM and not flags & MSG_PEEK:
                 return receive_all(self, st, <object>buffer, n, flags)
-            return _sock_retry(self, base_socket.recv_into, (self, <object>buffer, n, flags | MSG_DONTWAIT), PD_READ, flags)
+            call = self, <object>buffer, n, flags | MSG_DONTWAIT
+            return _sock_retry(self, base_socket.recv_into, call, PD_READ, flags)
         share()
         while True:
             r = receive(st, view.buf, n, &deadline, &waited)
