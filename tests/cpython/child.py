@@ -1,11 +1,12 @@
-"""Run one module of CPython's own tests in one of four places; run.py starts this, one process a module.
+"""Run one module of CPython's own tests in one of six places; run.py starts this, one process a module.
 
     python child.py PLACE MODULE EVENTS [--only FILE] [--skip FILE]
 
 PLACE is `main` (the main thread, gort is not imported), `thread` (a plain
 threading.Thread, neither), `goroutine`, or `busy`: a goroutine that yields
 before each test, beside one that ticks each millisecond, so that the scheduler
-has reason to move it to another OS thread. EVENTS is a file that gets one line
+has reason to move it to another OS thread; or `patched`, the main goroutine after
+`gort.monkey.patch_all()`; `network`, after the same of sockets, TLS and select alone. EVENTS is a file that gets one line
 of JSON as a test begins and one as it ends: it says which test was running when
 the process died. FILE holds test ids, one a line.
 """
@@ -164,7 +165,7 @@ def nothing() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("place", choices=["main", "thread", "goroutine", "busy"])
+    parser.add_argument("place", choices=["main", "thread", "goroutine", "busy", "patched", "network"])
     parser.add_argument("module")
     parser.add_argument("events")
     parser.add_argument("--only")
@@ -186,12 +187,25 @@ def main() -> None:
         import gort
 
         sys.path.pop(0)
+        if args.place in ("patched", "network"):
+            patch(args.place == "network")
+            run_module(*work, nothing)
+            return
         if args.place == "busy":
             gort.go(tick)
             g = gort.go(run_module, *work, gort.gosched)
         else:
             g = gort.go(run_module, *work, nothing)
         to_the_end(g.join, lambda: g.done)
+
+
+def patch(network: bool) -> None:
+    for name in ("socket", "ssl", "polling", "selectors"):
+        module = importlib.import_module(f"gort.{name}")
+        for target, names in module._PATCHES.items():
+            for attribute, new in names.items():
+                setattr(importlib.import_module(target), attribute, new)
+        getattr(module, "_patched", nothing)()
 
 
 def to_the_end(join: Callable[[], object], done: Callable[[], bool]) -> None:
