@@ -18,6 +18,7 @@ import sys
 import types
 import warnings
 from collections.abc import Callable, Iterator
+from importlib.machinery import BuiltinImporter, ExtensionFileLoader
 from typing import Any
 
 from gort._core import _runtime
@@ -141,10 +142,8 @@ def _is_ours(name: object) -> bool:
 
 def _is_extension(module: types.ModuleType) -> bool:
     """Of C: it keeps what it is made of, and others may need that."""
-    spec = getattr(module, "__spec__", None)
-    return spec is None and not hasattr(module, "__file__") or (
-        spec is not None and type(getattr(spec, "loader", None)).__name__ == "ExtensionFileLoader"
-    ) or getattr(getattr(spec, "loader", None), "__name__", "") == "BuiltinImporter"
+    loader = getattr(module, "__loader__", None)
+    return isinstance(loader, ExtensionFileLoader) or (loader is BuiltinImporter and module.__name__ != "__main__")
 
 
 def _replace_references(replaced: list[tuple[object, object, str]]) -> None:
