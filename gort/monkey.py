@@ -37,7 +37,7 @@ _PARTS: dict[str, tuple[str, ...]] = {
     "signal": ("gort._signal",),
     "threading": ("gort.threading",),
     "queue": ("gort.queue",),
-    "select": ("gort.select", "gort.selectors"),
+    "select": ("gort.polling", "gort.selectors"),
     "socket": ("gort.socket",),
     "ssl": ("gort.ssl",),
     "subprocess": ("gort.subprocess",),
@@ -80,7 +80,7 @@ def patch_all(
     with _lock:
         parts = [part for part in _PARTS if wanted[part] and part not in _done]
         # All imports come first: what fails, fails before anything is patched.
-        modules = {part: [importlib.import_module(name) for name in _PARTS[part] if _there(name)] for part in parts}
+        modules = {part: [importlib.import_module(name) for name in _PARTS[part]] for part in parts}
         replaced: list[tuple[object, object, str]] = []
         for part in parts:
             for module in modules[part]:
@@ -88,12 +88,6 @@ def patch_all(
             _done.add(part)
         if replaced:
             _replace_references(replaced)
-
-
-def _there(name: str) -> bool:
-    import importlib.util
-
-    return importlib.util.find_spec(name) is not None
 
 
 def is_patched(name: str) -> bool:
