@@ -35,7 +35,6 @@ if TYPE_CHECKING:
         check_output,
         getoutput,
         getstatusoutput,
-        list2cmdline,
         run,
     )
 
@@ -193,7 +192,6 @@ __all__ = [
     "check_output",
     "getoutput",
     "getstatusoutput",
-    "list2cmdline",
     "run",
 ]
 
