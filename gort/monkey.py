@@ -195,7 +195,9 @@ def _in_function(f: types.FunctionType, new: Callable[[object], Any]) -> None:
     for name, value in list((f.__kwdefaults__ or {}).items()):
         if new(value) is not None:
             f.__kwdefaults__[name] = new(value)  # type: ignore[index]
-    for cell in f.__closure__ or ():
+    for variable, cell in zip(f.__code__.co_freevars, f.__closure__ or (), strict=True):
+        if variable == "__class__":
+            continue  # of super(): the class that the function stands in
         try:
             other = new(cell.cell_contents)
         except ValueError:
