@@ -1,12 +1,13 @@
-"""Run one module of CPython's own tests in one of five places; run.py starts this, one process a module.
+"""Run one module of CPython's own tests in one of six places; run.py starts this, one process a module.
 
     python child.py PLACE MODULE EVENTS [--only FILE] [--skip FILE]
 
 PLACE is `main` (the main thread, gort is not imported), `thread` (a plain
 threading.Thread, neither), `goroutine`, `busy`: a goroutine that yields
 before each test, beside one that ticks each millisecond, so that the scheduler
-has reason to move it to another OS thread; or `patched`: the main goroutine, as
-`python -m gort` runs it. EVENTS is a file that gets one line
+has reason to move it to another OS thread; `patched`: the main goroutine, as
+`python -m gort` runs it; or `network`: after the patch of sockets, TLS and select
+alone. EVENTS is a file that gets one line
 of JSON as a test begins and one as it ends: it says which test was running when
 the process died. FILE holds test ids, one a line.
 """
@@ -165,7 +166,7 @@ def nothing() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("place", choices=["main", "thread", "goroutine", "busy", "patched", "inside"])
+    parser.add_argument("place", choices=["main", "thread", "goroutine", "busy", "patched", "inside", "network"])
     parser.add_argument("module")
     parser.add_argument("events")
     parser.add_argument("--only")
@@ -194,6 +195,13 @@ def main() -> None:
         import gort
 
         sys.path.pop(0)
+        if args.place == "network":
+            from gort import monkey
+
+            others = ("time", "threading", "queue", "subprocess", "os", "signal")
+            monkey.patch_all(**dict.fromkeys(others, False))
+            run_module(*work, nothing)
+            return
         if args.place == "busy":
             gort.go(tick)
             g = gort.go(run_module, *work, gort.gosched)
