@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import _thread
 import os as _os
+import sys
 import threading as _threading
+import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -131,8 +133,14 @@ def _in_place() -> list[tuple[Any, Callable[..., Any], bool]]:
     found.append((_thread._count, lambda: count() + _runtime._thread_count(), True))
 
     def excepthook(args: Any, /) -> None:
-        if not issubclass(args.exc_type, _runtime.GoroutineExit):
+        if issubclass(args.exc_type, _runtime.GoroutineExit | SystemExit):
+            return
+        if args.thread is not None:
             hook(args)
+        elif (stderr := sys.stderr) is not None:  # in C it names the OS thread
+            print(f"Exception in thread {_threading.get_ident()}:", file=stderr, flush=True)
+            traceback.print_exception(args.exc_type, args.exc_value, args.exc_traceback, file=stderr)
+            stderr.flush()
 
     found.append((_thread._excepthook, excepthook, False))
     if hasattr(_thread, "start_joinable_thread"):
