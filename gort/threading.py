@@ -50,6 +50,20 @@ if TYPE_CHECKING:
 else:
     from gort._core._runtime import Lock
 
+
+_stock_make: Any = vars(_threading)["_make_invoke_excepthook"]
+
+
+def _make_invoke_excepthook() -> Callable[[Any], None]:
+    invoke = _stock_make()
+
+    def invoke_excepthook(thread: Any) -> None:
+        if not isinstance(sys.exception(), _runtime.GoroutineExit):  # the end of a goroutine, but no failure
+            invoke(thread)
+
+    return invoke_excepthook
+
+
 _names: dict[str, Any] = {}
 if not TYPE_CHECKING:
     _names = _stdlib.names(
@@ -61,6 +75,7 @@ if not TYPE_CHECKING:
             "_allocate_lock": Lock,
             "_start_new_thread": _runtime._start_new_thread,
             "_set_sentinel": lambda: _runtime._set_sentinel(Lock),
+            "_make_invoke_excepthook": _make_invoke_excepthook,
             "_ThreadHandle": _runtime.ThreadHandle,
             "_start_joinable_thread": _runtime._start_joinable_thread,
         },
@@ -165,6 +180,7 @@ def _patched() -> str | None:
     return "the locks of this Python are not known: a goroutine that waits for one blocks an OS thread"
 
 
-_PATCHES: dict[str, dict[str, object]] = {}
+_PATCHES: dict[str, dict[str, object]] = {"threading": {"_make_invoke_excepthook": _make_invoke_excepthook}}
 if hasattr(_thread, "_ThreadHandle"):
-    _PATCHES = {module: {"_ThreadHandle": _runtime.ThreadHandle} for module in ("_thread", "threading")}
+    _PATCHES["_thread"] = {"_ThreadHandle": _runtime.ThreadHandle}
+    _PATCHES["threading"].update(_PATCHES["_thread"])
