@@ -3,10 +3,11 @@
     python child.py PLACE MODULE EVENTS [--only FILE] [--skip FILE]
 
 PLACE is `main` (the main thread, gort is not imported), `thread` (a plain
-threading.Thread, neither), `goroutine`, or `busy`: a goroutine that yields
+threading.Thread, neither), `goroutine`, `busy`: a goroutine that yields
 before each test, beside one that ticks each millisecond, so that the scheduler
-has reason to move it to another OS thread; or `patched`, the main goroutine after
-`gort.monkey.patch_all()`; `network`, after the same of sockets, TLS and select alone. EVENTS is a file that gets one line
+has reason to move it to another OS thread; `patched`: the main goroutine, as
+`python -m gort` runs it; or `network`: after the patch of sockets, TLS and select
+alone. EVENTS is a file that gets one line
 of JSON as a test begins and one as it ends: it says which test was running when
 the process died. FILE holds test ids, one a line.
 """
@@ -137,7 +138,8 @@ def run_module(module: str, events: Events, only: set[str], skip: set[str], befo
     try:
         from test import support
 
-        support.use_resources = []  # `python -m test` without -u: no network, no minutes of CPU, no gigabytes
+        # `python -m test` without -u: no network, no minutes of CPU, no gigabytes
+        support.use_resources = ["network"] if module == "test_socketserver" else []  # it needs the loopback alone
         support.verbose = 0
         loaded = importlib.import_module(f"test.{module}")
         loader = unittest.TestLoader()
@@ -165,16 +167,23 @@ def nothing() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("place", choices=["main", "thread", "goroutine", "busy", "patched", "network"])
+    parser.add_argument("place", choices=["main", "thread", "goroutine", "busy", "patched", "inside", "network"])
     parser.add_argument("module")
     parser.add_argument("events")
     parser.add_argument("--only")
     parser.add_argument("--skip")
     args = parser.parse_args()
+    if args.place == "patched":
+        import runpy
+
+        sys.path[0] = str(ROOT)
+        sys.argv[:] = ["", __file__, "inside", *sys.argv[2:]]
+        runpy._run_module_as_main("gort", alter_argv=False)  # type: ignore[attr-defined]
+        return
     work = args.module, Events(args.events), lines(args.only), lines(args.skip)
     sys.path.pop(0)  # our own directory
     sys.argv[1:] = []
-    if args.place == "main":
+    if args.place in ("main", "inside"):
         run_module(*work, nothing)
     elif args.place == "thread":
         import threading
@@ -187,8 +196,11 @@ def main() -> None:
         import gort
 
         sys.path.pop(0)
-        if args.place in ("patched", "network"):
-            patch(args.place == "network")
+        if args.place == "network":
+            from gort import monkey
+
+            others = ("time", "threading", "queue", "subprocess", "os", "signal")
+            monkey.patch_all(**dict.fromkeys(others, False))
             run_module(*work, nothing)
             return
         if args.place == "busy":
@@ -197,15 +209,6 @@ def main() -> None:
         else:
             g = gort.go(run_module, *work, nothing)
         to_the_end(g.join, lambda: g.done)
-
-
-def patch(network: bool) -> None:
-    for name in ("socket", "ssl", "polling", "selectors"):
-        module = importlib.import_module(f"gort.{name}")
-        for target, names in module._PATCHES.items():
-            for attribute, new in names.items():
-                setattr(importlib.import_module(target), attribute, new)
-        getattr(module, "_patched", nothing)()
 
 
 def to_the_end(join: Callable[[], object], done: Callable[[], bool]) -> None:
