@@ -1,7 +1,9 @@
 """Flask on Werkzeug's threaded server, in the same process as its 200 clients: contexts, sessions, streams, uploads.
 
 Nothing to set. `g`, `request` and `session` are context variables, and each goroutine has its own. Unpatched, the server's
-threads are OS threads; patched, they are goroutines. For production take gort's own server or its gunicorn worker.
+threads are OS threads; patched, they are goroutines. Its listening socket has room for 128 clients that wait;
+more than that wait a second and try again, unless `listen()` says otherwise. For production take gort's own server or its
+gunicorn worker.
 """
 
 from __future__ import annotations
@@ -88,6 +90,7 @@ def error(kind: str) -> str:
 @contextlib.contextmanager
 def serving() -> Iterator[BaseWSGIServer]:
     server = make_server("127.0.0.1", 0, app, threaded=True)
+    server.socket.listen(1024)
     running = gort.go(server.serve_forever, 0.05)
     try:
         yield server

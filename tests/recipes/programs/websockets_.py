@@ -1,6 +1,6 @@
 """websockets.sync: 200 clients and their server in one process, echo, broadcast, timeouts, and a server that goes away.
 
-Nothing to set. Each connection has a thread of its own that receives, and one more for its keep-alive pings unless
+Set the server's `backlog=`: of more clients at once than that, some wait a second and try again. Each connection has a thread of its own that receives, and one more for its keep-alive pings unless
 `ping_interval=None`; unpatched they are OS threads, patched they are goroutines. One goroutine may send while another
 receives.
 """
@@ -57,7 +57,7 @@ class Service:
 
 @contextlib.contextmanager
 def serving(service: Service, port: int = 0) -> Iterator[Server]:
-    with serve(service.handle, "127.0.0.1", port, compression=None, ping_interval=None) as server:
+    with serve(service.handle, "127.0.0.1", port, compression=None, ping_interval=None, backlog=1024) as server:
         running = gort.go(server.serve_forever)
         try:
             yield server
