@@ -32,7 +32,8 @@
  *
  * Epoll learns of a descriptor at its first wait (`armed`): a short connection whose
  * bytes are there already costs no epoll_ctl. EPOLL_CTL_ADD reports what is ready
- * then, so nothing is missed.
+ * then, so nothing is missed. It takes a descriptor once only; a second slot for the
+ * same one gives it a duplicate.
  *
  * The office: one thread at a time may be in epoll_wait; it swaps netpoll_last to 0
  * and back to the time when it has delivered. It is one of
@@ -54,6 +55,7 @@
 #include "schedint.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -123,8 +125,13 @@ static int arm(gort_pd *pd) /* lock held */
 {
     int r = start();
     if (r) return r;
-    struct epoll_event e = { .events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, .data.u64 = tag(pd) };
-    if (epoll_ctl(epfd, EPOLL_CTL_ADD, pd->fd, &e) < 0) return NET_SYS - errno;
+    struct epoll_event e = { .events = EPOLLIN | EPOLLOUT | EPOLLPRI | EPOLLRDHUP | EPOLLET, .data.u64 = tag(pd) };
+    if (pd->dup < 0 && epoll_ctl(epfd, EPOLL_CTL_ADD, pd->fd, &e) < 0) {
+        if (errno != EEXIST) return NET_SYS - errno;
+        pd->dup = fcntl(pd->fd, F_DUPFD_CLOEXEC, 0);
+        if (pd->dup < 0) return NET_SYS - errno;
+    }
+    if (pd->dup >= 0 && epoll_ctl(epfd, EPOLL_CTL_ADD, pd->dup, &e) < 0) return NET_SYS - errno;
     pd->armed = true;
     return 0;
 }
@@ -179,7 +186,7 @@ static int deliver(int n)
         gort_pd *pd = tag_pd(data);
         gmutex_lock(&pd->lock);
         if ((pd->seq & 0xffff) == (data & 0xffff) && !pd->closing) {
-            if (ev & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) atomic_store(&pd->hup, true);
+            if (ev & (EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI)) atomic_store(&pd->hup, true);
             if (ev & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) side_ready(pd, PD_READ, &last);
             if (ev & (EPOLLOUT | EPOLLHUP | EPOLLERR)) side_ready(pd, PD_WRITE, &last);
         }
@@ -253,7 +260,7 @@ static bool more_slots(void) /* pool_lock held */
     memset(mem, 0, SLOTS * each);
     for (int i = SLOTS - 1; i >= 0; i--) {
         gort_pd *pd = (gort_pd *)(void *)(mem + (size_t)i * each);
-        pd->fd = -1;
+        pd->fd = pd->dup = -1;
         pd->side[0].t.id = pd->side[1].t.id = -1;
         pd->link = pool;
         pool = pd;
@@ -264,7 +271,7 @@ static bool more_slots(void) /* pool_lock held */
     return true;
 }
 
-gort_pd *pd_open(int fd, bool stream)
+static gort_pd *open_slot(int fd, bool stream, bool borrowed)
 {
     gmutex_lock(&pool_lock);
     gort_pd *pd = pool || more_slots() ? pool : NULL;
@@ -276,6 +283,7 @@ gort_pd *pd_open(int fd, bool stream)
     pd->seq++;
     pd->closing = pd->armed = false;
     pd->stream = stream;
+    pd->borrowed = borrowed;
     atomic_store(&pd->hup, false);
     for (int i = 0; i < 2; i++) {
         gort_pdside *s = &pd->side[i];
@@ -287,6 +295,9 @@ gort_pd *pd_open(int fd, bool stream)
     gmutex_unlock(&pd->lock);
     return pd;
 }
+
+gort_pd *pd_open(int fd, bool stream) { return open_slot(fd, stream, false); }
+gort_pd *pd_borrow(int fd, bool stream) { return open_slot(fd, stream, true); }
 
 void pd_free(gort_pd *pd)
 {
@@ -300,21 +311,24 @@ void pd_free(gort_pd *pd)
     gmutex_unlock(&pool_lock);
 }
 
-/* lock held, released here: close the descriptor if nobody needs it any more. */
+/* lock held, released here: close the descriptor if nobody needs it any more. A borrowed
+ * one's owner will do that at once, and its number may then be another's. */
 static void unlock_close(gort_pd *pd)
 {
-    int fd = -1;
-    bool armed = pd->armed;
-    if (pd->closing && !pd->side[0].inuse && !pd->side[1].inuse && pd->misc == 0) {
+    int fd = -1, dup = -1;
+    bool armed = pd->armed, borrowed = pd->borrowed;
+    if (pd->closing && (borrowed || (!pd->side[0].inuse && !pd->side[1].inuse && pd->misc == 0))) {
         fd = pd->fd;
-        pd->fd = -1;
+        dup = pd->dup;
+        pd->fd = pd->dup = -1;
         pd->armed = false;
     }
     gmutex_unlock(&pd->lock);
     if (fd < 0) return;
     struct epoll_event none = {0};
-    if (armed) epoll_ctl(epfd, EPOLL_CTL_DEL, fd, &none); /* others may have duplicates of it */
-    close(fd);
+    if (armed) epoll_ctl(epfd, EPOLL_CTL_DEL, dup < 0 ? fd : dup, &none); /* others may have duplicates of it */
+    if (dup >= 0) close(dup);
+    if (!borrowed) close(fd);
 }
 
 int pd_close(gort_pd *pd)

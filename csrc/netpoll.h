@@ -32,13 +32,17 @@ typedef struct gort_pd {
     bool closing;
     bool armed;                 /* epoll knows it */
     bool stream;                /* constant: TCP, where a short read has taken all there was */
-    _Atomic bool hup;           /* the other side has ended, or there is an error */
+    bool borrowed;              /* constant: fd is closed by others, after pd_close() */
+    int dup;                    /* what epoll knows instead of fd, which another slot has told it of; or -1 */
+    _Atomic bool hup;           /* the other side has ended, there is an error, or urgent data */
     gort_pdside side[2];
     struct gort_pd *link;       /* pool */
 } gort_pd;
 
 /* A slot for fd, which must not block; it belongs to the slot from then on. NULL: no memory. */
 gort_pd *pd_open(int fd, bool stream);
+/* The same for a descriptor that remains its owner's, who does the calls on it. */
+gort_pd *pd_borrow(int fd, bool stream);
 /* Refuse all further calls, wake who waits; GORT_ECLOSED: that had been done. The
  * descriptor is closed when the last call has left the system. */
 int pd_close(gort_pd *pd);
@@ -57,6 +61,25 @@ int pd_use(gort_pd *pd);
 void pd_unuse(gort_pd *pd);
 /* Let others have a share of the processor that goes on and on without a wait. */
 int pd_fair(void);
+/* Who keeps the GIL from a system call to pd_turn() needs no turn for the call. Any edge
+ * after pd_try() is about what the call that follows does not see yet. */
+static inline void pd_try(gort_pd *pd, int side)
+{
+    gort_pdside *s = &pd->side[side];
+    if (atomic_load_explicit(&s->ready, memory_order_relaxed)) atomic_store(&s->ready, false);
+}
+static inline void pd_took(gort_pd *pd, bool all)
+{
+    atomic_store_explicit(&pd->side[PD_READ].drained, all && pd->stream, memory_order_relaxed);
+}
+/* The last read took all there was, and nothing has come since. */
+static inline bool pd_dry(gort_pd *pd)
+{
+    gort_pdside *s = &pd->side[PD_READ];
+    return atomic_load_explicit(&s->drained, memory_order_relaxed) && !atomic_load(&pd->hup) && !atomic_load(&s->ready);
+}
+static inline bool pd_busy(const gort_pd *pd, int side) { return pd->side[side].locked; }
+static inline void pd_again(gort_pd *pd, int side) { atomic_store(&pd->side[side].ready, true); }
 
 /* ---- what the scheduler asks; see "The office" in netpoll.c ---------------- */
 extern _Atomic int32_t netpoll_waiters;

@@ -184,6 +184,29 @@ def _start_gort() -> tuple[int, Block]:
     return listener.addr.port, blocking
 
 
+def _start_gort_socket() -> tuple[int, Block]:
+    """Blocking-style sockets."""
+    from gort import blocking, go
+    from gort import socket as gsocket
+
+    def serve(conn: gsocket.socket) -> None:
+        while data := conn.recv(SIZE):
+            conn.sendall(data)
+        conn.close()
+
+    def accept(listener: gsocket.socket) -> None:
+        while True:
+            conn, _ = listener.accept()
+            conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            go(serve, conn)
+
+    listener = gsocket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(8192)
+    go(accept, listener)
+    return listener.getsockname()[1], blocking
+
+
 def _start_gevent() -> tuple[int, Block]:
     import gevent
     from gevent import socket as gsocket
@@ -304,6 +327,7 @@ async def _start_streams() -> Any:
 
 
 _plain("gort", _start_gort)
+_plain("gort-socket", _start_gort_socket)
 _plain("gevent", _start_gevent)
 _plain("runloom", _start_runloom)
 _plain("runloom-socket", _start_runloom_socket)

@@ -36,6 +36,7 @@ include "singleflight.pxi"
 include "errgroup.pxi"
 include "rlock.pxi"
 include "net.pxi"
+include "sock.pxi"
 include "importlock.pxi"
 include "life.pxi"
 

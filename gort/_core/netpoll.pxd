@@ -20,6 +20,7 @@ cdef extern from "netpoll.h" nogil:
         int fd
         bint closing
     gort_pd *pd_open(int fd, bint stream)
+    gort_pd *pd_borrow(int fd, bint stream)
     int pd_close(gort_pd *pd)
     void pd_free(gort_pd *pd)
     int pd_turn(gort_pd *pd, int side, const waitopt *o)
@@ -28,6 +29,12 @@ cdef extern from "netpoll.h" nogil:
     int pd_set_deadline(gort_pd *pd, int sides, int64_t when)
     int pd_use(gort_pd *pd)
     void pd_unuse(gort_pd *pd)
+    int pd_fair()
+    void pd_try(gort_pd *pd, int side)
+    void pd_took(gort_pd *pd, bint all)
+    bint pd_dry(gort_pd *pd)
+    bint pd_busy(const gort_pd *pd, int side)
+    void pd_again(gort_pd *pd, int side)
 
     int64_t sock_read(gort_pd *pd, void *buf, size_t n, const waitopt *o)
     int64_t sock_write(gort_pd *pd, const void *buf, size_t n, size_t *done, const waitopt *o)
