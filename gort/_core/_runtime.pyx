@@ -17,9 +17,14 @@ from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
 from libc.string cimport memset
 from gort._core.runtime cimport *
 
+import _queue
+import _thread
+import os as _os
 import sys
 import threading as _threading
+import time as _time
 import types as _types
+import weakref as _weakref
 
 include "errors.pxi"
 include "waiting.pxi"
@@ -38,6 +43,7 @@ include "rlock.pxi"
 include "net.pxi"
 include "sock.pxi"
 include "importlock.pxi"
+include "thread.pxi"
 include "life.pxi"
 
 _start_runtime()

@@ -92,8 +92,10 @@ cdef class Goroutine:
     cdef object value               # the result, or a Failure
     cdef object _name               # as assigned
     cdef PyObject *owner            # the Owner that counts it; a reference
+    cdef object thread              # a ThreadHandle, if threading started it
     cdef gort_notify joiners        # GIL
     cdef bint _done
+    cdef bint named                 # asked for its get_ident(): threading may know it by that
     cdef object __weakref__
 
     def __init__(self):
@@ -297,8 +299,11 @@ cdef void fail(Goroutine self, object e) noexcept:
     cdef Failure f
     if isinstance(e, GoroutineExit):
         return
-    if isinstance(e, KeyboardInterrupt) and (self.owner == NULL or type(<object>self.owner) is WaitGroup):
+    if isinstance(e, KeyboardInterrupt) and self.thread is None and (self.owner == NULL or type(<object>self.owner) is WaitGroup):
         interrupt_main(e)
+        return
+    if self.thread is not None:
+        thread_failed(self, e)
         return
     f = Failure.__new__(Failure)
     f.id = self.node.id
@@ -335,6 +340,14 @@ cdef void finish(Goroutine self) noexcept:
         self.owner = NULL
         (<Owner>owner).ended()
         Py_DECREF(<object>owner)
+    if self.thread is not None or self.named:
+        try:
+            if self.named:
+                forget_dummy(self)
+            if self.thread is not None:
+                thread_ended(self)
+        except BaseException as e:
+            unraisable(e)
     if self.joiners.q.first != NULL:
         notify_wake_last(&self.joiners)
     Py_DECREF(self)  # the runtime's
@@ -342,7 +355,10 @@ cdef void finish(Goroutine self) noexcept:
 
 cdef void not_started(void *handle) noexcept:
     """There was no memory for its stack or thread state when its turn came."""
-    fail(<Goroutine>handle, MemoryError("gort: no memory for a goroutine's stack"))
+    if (<Goroutine>handle).thread is not None:
+        thread_not_started(<Goroutine>handle)
+    else:
+        fail(<Goroutine>handle, MemoryError("gort: no memory for a goroutine's stack"))
     (<Goroutine>handle).args = None
     finish(<Goroutine>handle)
 
@@ -392,7 +408,8 @@ cdef class KwArgs:
     cdef dict d
 
 
-cdef Goroutine spawn(object fn, object args, object kwargs, Owner owner, gort_bubble *bubble=NULL, bint system=False):
+cdef Goroutine spawn(object fn, object args, object kwargs, Owner owner, gort_bubble *bubble=NULL, bint system=False,
+                     object thread=None):
     if not callable(fn):
         raise TypeError(f"go() needs a callable, not {fn!r}")
     if gort_stopped:
@@ -407,6 +424,7 @@ cdef Goroutine spawn(object fn, object args, object kwargs, Owner owner, gort_bu
         args = (args or ()) + (kw,)
     self.what = fn
     self.args = args
+    self.thread = thread
     if owner is not None:
         self.owner = <PyObject *>owner
         Py_INCREF(owner)

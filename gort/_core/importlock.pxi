@@ -5,8 +5,6 @@
 
 import _frozen_importlib
 import _imp
-import _thread
-import os as _os
 
 
 class _ThreadIdentity:

@@ -47,16 +47,65 @@ def _on_sigint(signum, frame):
 
 
 # ---- the main thread: the one that runs the main goroutine, for threading as for CPython
-def _get_ident():
-    """As `threading.get_ident()`, and the main goroutine's is the main thread's wherever it runs."""
+cdef object get_ident_fast(PyObject *self, PyObject *unused):
     cdef G *g = gort_curg()
-    return pyctx_main_ident() if g != NULL and g.main else get_ident()
+    cdef Goroutine h
+    if g == NULL or g.handle == NULL:
+        return get_ident()
+    h = <Goroutine>g.handle
+    if g.main and h.thread is None:
+        return pyctx_main_ident()
+    h.named = True
+    return h.node.id
+
+
+cdef PyMethodDef IDENT_DEF
+IDENT_DEF.ml_name = "get_ident"
+IDENT_DEF.ml_meth = <void *>get_ident_fast
+IDENT_DEF.ml_flags = METH_NOARGS
+IDENT_DEF.ml_doc = """get_ident($module, /)
+--
+
+A number that names the calling goroutine or thread. The main goroutine's is the main thread's, of
+another goroutine it is the one that `sys._current_frames()` knows it by.
+"""
+
+
+cdef object os_ident(object ident):
+    """What the system knows a thread by; None if the number is that of a goroutine that it cannot know."""
+    cdef Goroutine h = running()
+    if type(ident) is not int:
+        return ident
+    if h is not None and h.node.id == ident:
+        return get_ident()
+    if any((<Goroutine>h).node.id == ident for h in goroutines()):
+        return None
+    return ident
+
+
+def _guard_idents():
+    """A goroutine's number is no address of a thread's, which is what these take it for."""
+    kill, clock = gort_keep(_signal.pthread_kill), gort_keep(_time.pthread_getcpuclockid)
+
+    def pthread_kill(thread_id, signalnum, /):
+        known = os_ident(thread_id)
+        if known is None:  # whoever is signalled, handlers run in the main goroutine
+            return _os.kill(_os.getpid(), signalnum)
+        return kill(known, signalnum)
+
+    def pthread_getcpuclockid(thread_id, /):
+        known = os_ident(thread_id)
+        if known is None:
+            raise ProcessLookupError(3, f"goroutine {thread_id} is no thread of its own")
+        return clock(known)
+    if not gort_replace(<PyObject *>_signal.pthread_kill, <PyObject *>pthread_kill, True):
+        gort_replace(<PyObject *>_time.pthread_getcpuclockid, <PyObject *>pthread_getcpuclockid, True)
 
 
 # ---- run() and the end ----------------------------------------------------------
 cdef list others():
     me = running()
-    return [h for h in goroutines() if h is not me and h is not main_goroutine]
+    return [h for h in goroutines() if h is not me and h is not main_goroutine and (<Goroutine>h).thread is None]
 
 
 cdef int unwind(double limit) except -1:
@@ -269,9 +318,11 @@ cdef int _start_runtime() except -1:
         _signal.signal(_signal.SIGINT, _on_sigint)
         _signal.default_int_handler = _on_sigint  # which asyncio asks for
     main_who = get_ident()
-    _thread.get_ident = _threading.get_ident = _get_ident
+    _thread.get_ident = _threading.get_ident = PyCFunction_NewEx(&IDENT_DEF, None, "_thread")
+    gort_set_home()
     _replace_import_locks()
     _replace_rlocks()
+    _guard_idents()
     _atexit.register(_at_exit)
     _os.register_at_fork(before=_before_fork, after_in_child=_after_fork, after_in_parent=unlock_os_thread)
     return 0
