@@ -35,6 +35,7 @@ class Handler(BaseHTTPRequestHandler):
         if isinstance(self.request, ssl.SSLSocket):
             self.request.do_handshake()  # here, in this connection's thread
         super().setup()
+        self.request.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * 1024)  # little is left when it is killed
         self.counted = False
 
     def parse_request(self) -> bool:

@@ -19,7 +19,7 @@ import logging
 import servers
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import NewTopic
-from kafka.errors import KafkaError
+from kafka.errors import KafkaError, UnknownError
 
 import gort
 from gort.sync import WaitGroup
@@ -109,7 +109,12 @@ def killed(server: servers.Server) -> None:
     create_topic(server, "items")  # the old one is gone, it was in memory
 
     def again(i: int) -> None:
-        producer.send("items", key=b"%d" % i, value=b"again").get(timeout=60)
+        while True:
+            try:
+                producer.send("items", key=b"%d" % i, value=b"again").get(timeout=60)
+                return
+            except UnknownError:  # Tansu's word for a batch of before it had the topic
+                pass
 
     recipe.each(again)
     producer.close()
