@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -34,13 +35,6 @@ def _until(condition: Callable[[], bool], what: str) -> None:
     while not condition():
         assert time.monotonic() < deadline, what
         time.sleep(0.01)
-
-
-def _gone(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
 
 
 def test_every_program_is_run() -> None:
@@ -88,15 +82,15 @@ def test_no_server_is_left_when_somebody_is_killed(who: str, recipes_dir: str) -
     with program:
         assert program.stdout is not None
         supervisor = int(program.stdout.readline().split()[1])
-        (server,) = servers._children(supervisor)
+        (server,) = servers.children(supervisor)
         assert _left(recipes_dir)
         os.kill(program.pid if who == "program" else supervisor, signal.SIGKILL)
-        _until(lambda: _gone(server), "the server goes on")
+        _until(lambda: servers.gone(server), "the server goes on")
         if who == "program":
             _until(lambda: not _left(recipes_dir), "its directory is still there")
         program.kill()
     for name in _left(recipes_dir):  # the killed supervisor could not remove it
-        servers.shutil.rmtree(f"{recipes_dir}/{name}")
+        shutil.rmtree(f"{recipes_dir}/{name}")
 
 
 class Unlucky(servers.Kind):
@@ -105,7 +99,7 @@ class Unlucky(servers.Kind):
 
 
 def test_a_server_that_does_not_start_says_why(tmp_path: Path) -> None:
-    supervisor = servers.Supervisor(Unlucky(), "unlucky", tmp_path, servers._free_port())
+    supervisor = servers.Supervisor(Unlucky(), "unlucky", tmp_path, servers.free_port())
     supervisor.prepare(None)
     with pytest.raises(RuntimeError, match="unlucky ended, status 3\nno luck"):
         supervisor.start()

@@ -56,6 +56,12 @@ class Service:
         self.cancelled.done()
         return b""
 
+    def late(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+        ended = gort.Chan[None]()
+        if context.add_callback(ended.close):
+            ended.recv_ok()
+        return b""
+
     def fail(self, request: bytes, context: grpc.ServicerContext) -> bytes:
         context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"not so, {request.decode()}")
         raise AssertionError("abort() raises")
@@ -67,6 +73,7 @@ class Service:
             "collect": grpc.stream_unary_rpc_method_handler(self.collect),
             "chat": grpc.stream_stream_rpc_method_handler(self.chat),
             "hang": grpc.unary_unary_rpc_method_handler(self.hang),
+            "late": grpc.unary_unary_rpc_method_handler(self.late),
             "fail": grpc.unary_unary_rpc_method_handler(self.fail),
         }
         return grpc.method_handlers_generic_handler(NAME, methods)
@@ -86,6 +93,7 @@ class Client:
         self.collect = channel.stream_unary(f"/{NAME}/collect")
         self.chat = channel.stream_stream(f"/{NAME}/chat")
         self.hang = channel.unary_unary(f"/{NAME}/hang")
+        self.late = channel.unary_unary(f"/{NAME}/late")
         self.fail = channel.unary_unary(f"/{NAME}/fail")
 
 
@@ -107,13 +115,13 @@ def calls(client: Client) -> None:
 
 def streams(client: Client) -> None:
     def work(i: int) -> None:
-        assert list(client.count(b"20", timeout=60)) == [b"%d" % n for n in range(20)]
-        assert client.collect((b"%d" % (i + n) for n in range(20)), timeout=60) == (
-            b" ".join(b"%d" % (i + n) for n in range(20))
+        assert list(client.count(b"10", timeout=60)) == [b"%d" % n for n in range(10)]
+        assert client.collect((b"%d" % (i + n) for n in range(10)), timeout=60) == (
+            b" ".join(b"%d" % (i + n) for n in range(10))
         )
         questions = gort.Chan[bytes]()
         answers = client.chat(iter(questions), timeout=60)  # grpcio reads them in a thread of its own
-        for n in range(5):
+        for n in range(3):
             questions.send(b"%d %d" % (i, n))
             assert next(answers) == b"re: %d %d" % (i, n)
         questions.close()
@@ -123,14 +131,14 @@ def streams(client: Client) -> None:
 
 
 def deadlines(client: Client, service: Service) -> None:
-    """Half wait for longer than they want to, half are cancelled by another goroutine; the server gets to know."""
+    """Half wait for longer than they want to; half are cancelled by another goroutine, and the server gets to know."""
     for group in (service.waiting, service.cancelled):
-        group.add(recipe.GOROUTINES)
+        group.add(recipe.GOROUTINES // 2)
 
     def work(i: int) -> None:
         if i % 2:
             expected = grpc.StatusCode.DEADLINE_EXCEEDED
-            call = client.hang.future(b"", timeout=1.5)
+            call = client.late.future(b"", timeout=0.3)
         else:
             expected = grpc.StatusCode.CANCELLED
             call = client.hang.future(b"", timeout=60)

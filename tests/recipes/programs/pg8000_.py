@@ -94,11 +94,13 @@ def copies(pool: Pool) -> None:
 
 def timeouts(server: servers.Server) -> None:
     def work(i: int) -> None:
-        db = connect(server, timeout=0.3)
         with recipe.raises(pg8000.InterfaceError, TimeoutError):
-            db.run("select pg_sleep(60)")
-        with contextlib.suppress(pg8000.InterfaceError, OSError):
-            db.close()
+            db = connect(server, timeout=0.3)
+            try:
+                db.run("select pg_sleep(60)")
+            finally:
+                with contextlib.suppress(pg8000.InterfaceError, OSError):
+                    db.close()
 
     recipe.each(work)
 

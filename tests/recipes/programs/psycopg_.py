@@ -128,9 +128,18 @@ def timeouts(server: servers.Server) -> None:
             db.rollback()
             db.execute("set statement_timeout = 0")
             if i % 20 == 0:
-                canceling = gort.go(lambda: (gort.sleep(0.1), db.cancel_safe()))
+                canceled = gort.Chan[None]()
+
+                def cancel() -> None:
+                    """Until it is: the statement may not have begun yet."""
+                    while not canceled.closed:
+                        db.cancel_safe()
+                        gort.sleep(0.1)
+
+                canceling = gort.go(cancel)
                 with recipe.raises(psycopg.errors.QueryCanceled):
                     db.execute("select pg_sleep(60)")
+                canceled.close()
                 canceling.join()
 
     recipe.each(work)

@@ -129,7 +129,6 @@ def timeouts(server: servers.Server) -> None:
             r.blpop(f"never:{i}", timeout=30)  # the server would answer later than the client waits
 
     recipe.each(work)
-    assert r.ping()
     r.close()
 
 

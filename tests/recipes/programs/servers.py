@@ -141,7 +141,7 @@ class MariaDB(Kind):
 
     def command(self, data: Path, port: int) -> list[str]:
         where = [f"--datadir={data}", f"--socket={data}/socket", f"--pid-file={data}/pid", f"--port={port}"]
-        limits = ["--bind-address=127.0.0.1", "--skip-name-resolve", "--max-connections=500", "--table-open-cache=400"]
+        limits = ["--bind-address=127.0.0.1", "--skip-name-resolve", "--max-connections=500", "--back-log=1000", "--table-open-cache=400"]
         return [self.binary, "--no-defaults", *where, *limits, *self.OPTIONS]
 
     def ready(self, port: int) -> bool:
@@ -203,7 +203,7 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """A port that nobody has now, outside the range for outgoing connections, so that it is still free at a restart."""
     while True:
         port = random.randrange(10_000, 30_000)
@@ -215,16 +215,22 @@ def _free_port() -> int:
         return port
 
 
-def _children(pid: int) -> list[int]:
-    children = []
-    for stat in glob.glob("/proc/[0-9]*/stat"):
-        try:
-            fields = Path(stat).read_text().rpartition(")")[2].split()
-        except OSError:
-            continue  # it ended
-        if int(fields[1]) == pid:
-            children.append(int(stat.split("/")[2]))
-    return children
+def _stat(pid: int | str) -> list[str]:
+    """State, parent and so on of a process, from /proc; state Z if it has ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ["Z", "0"]
+
+
+def children(pid: int) -> list[int]:
+    """The processes that process `pid` has started."""
+    return [int(name) for name in os.listdir("/proc") if name.isdigit() and _stat(name)[1] == str(pid)]
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended."""
+    return _stat(pid)[0] == "Z"
 
 
 class Supervisor:
@@ -283,15 +289,15 @@ class Supervisor:
         """SIGKILL to the server and its children; returns when they are gone."""
         if self.process is None:
             return
-        children = _children(self.process.pid)
+        pids = children(self.process.pid)
         self.process.kill()
-        for pid in children:
+        for pid in pids:
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass  # it saw the end of its parent first
         self.process.wait()
-        while any(os.path.exists(f"/proc/{pid}") for pid in children):
+        while not all(map(gone, pids)):
             time.sleep(0.002)
         self.process = None
 
@@ -313,7 +319,7 @@ def supervise(name: str) -> None:
     supervisor: Supervisor | None = None
     folder = Path(tempfile.mkdtemp(prefix=f"gort-{name}-", dir=base))
     try:
-        supervisor = Supervisor(KINDS[name], name, folder, _free_port())
+        supervisor = Supervisor(KINDS[name], name, folder, free_port())
         supervisor.kind.find()
         supervisor.prepare(Path(base) if base else None)
         supervisor.start()
