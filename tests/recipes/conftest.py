@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-import runner  # noqa: E402
+import runner
 
 _rows: list[list[str]] = []
 

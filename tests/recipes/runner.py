@@ -1,4 +1,5 @@
-"""Runs the recipes, each in a process of its own: `python tests/recipes/runner.py [NAME ...]` prints docs/recipes.md's table.
+"""Runs the recipes, each in a process of its own: `python tests/recipes/runner.py [NAME ...]` prints
+docs/recipes.md's table.
 
 A name is that of a program without its ending, as redis_; without names all of them run. --way narrows down how.
 """

@@ -1,7 +1,8 @@
-"""Well-known libraries with their real servers, in 200 goroutines: see programs/, each a recipe and a test of itself.
+"""Well-known libraries with their real servers, in 200 goroutines: see programs/, each a recipe and a test of
+itself.
 
-Each runs in a process of its own, the library as it is and made cooperative by gort.monkey. What is asserted is in the
-programs; how long the longest stall of a ticking goroutine was is printed at the end of the run.
+Each runs in a process of its own, the library as it is and made cooperative by gort.monkey. What is asserted is in
+the programs; how long the longest stall of a ticking goroutine was is printed at the end of the run.
 """
 
 from __future__ import annotations

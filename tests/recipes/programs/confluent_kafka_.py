@@ -1,9 +1,9 @@
-"""confluent-kafka: one producer for everybody, whose delivery reports go to channels; consumers; a broker that dies.
+"""confluent-kafka: one producer for everybody, delivery reports on channels, consumers, a broker that dies.
 
 Nothing to set. The library's own C threads do the work and never run Python; callbacks run in whoever calls poll(),
-flush() or consume(), so let one goroutine poll the producer, and let the callbacks send to channels that have room. These
-three wait without the GIL, their goroutine alone, and so does close(); nothing in Python is cooperative about them, patched
-or not: each goroutine that waits in them has an OS thread.
+flush() or consume(), so let one goroutine poll the producer, and let the callbacks send to channels that have room.
+These three wait without the GIL, their goroutine alone, and so does close(); nothing in Python is cooperative about
+them, patched or not: each goroutine that waits in them has an OS thread.
 
 The broker here is Tansu, in memory; about `max.poll.interval.ms` see kafka_python_.py.
 """

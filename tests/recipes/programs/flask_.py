@@ -1,9 +1,9 @@
-"""Flask on Werkzeug's threaded server, in the same process as its 200 clients: contexts, sessions, streams, uploads.
+"""Flask on Werkzeug's threaded server, 200 clients in the same process: contexts, sessions, streams, uploads.
 
-Nothing to set. `g`, `request` and `session` are context variables, and each goroutine has its own. Unpatched, the server's
-threads are OS threads; patched, they are goroutines. Its listening socket has room for 128 clients that wait;
-more than that wait a second and try again, unless `listen()` says otherwise. For production take gort's own server or its
-gunicorn worker.
+Nothing to set. `g`, `request` and `session` are context variables, and each goroutine has its own. Unpatched, the
+server's threads are OS threads; patched, they are goroutines. Its listening socket has room for 128 clients that
+wait; more than that wait a second and try again, unless `listen()` says otherwise. For production take gort's own
+server or its gunicorn worker.
 """
 
 from __future__ import annotations
@@ -139,7 +139,8 @@ def bodies(server: BaseWSGIServer) -> None:
         assert (status, json.loads(body)) == (200, {"parts": [f"client {i} {k}" for k in range(3)]})
         parts = (
             f'--xx\r\nContent-Disposition: form-data; name="who"\r\n\r\n{i}\r\n'
-            f'--xx\r\nContent-Disposition: form-data; name="file"; filename="{i}.bin"\r\n\r\n{"x" * 50_000}\r\n--xx--\r\n'
+            f'--xx\r\nContent-Disposition: form-data; name="file"; filename="{i}.bin"\r\n\r\n'
+            f"{'x' * 50_000}\r\n--xx--\r\n"
         )
         kind = {"Content-Type": "multipart/form-data; boundary=xx"}
         status, body = client("/upload", "POST", parts.encode(), **kind)

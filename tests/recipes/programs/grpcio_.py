@@ -1,9 +1,10 @@
-"""grpcio: 200 clients' calls over one channel to a server in the same process, streams, deadlines, cancellation, shutdown.
+"""grpcio: calls over one channel to a server in the same process, streams, deadlines, cancellation, shutdown.
 
-Give grpc.server() a gort.futures.Executor: each call is then served by a goroutine, with as many workers as there are calls.
-(A ThreadPoolExecutor works too; a stream has one of its threads for as long as it lasts.) grpcio's sockets and timers are
-those of its C core, with threads of its own. A call that waits (`stub(request)`) does so in C, without the GIL: its goroutine
-has an OS thread meanwhile, patched or not. Its mode for gevent is of no use to gort.
+Give grpc.server() a gort.futures.Executor: each call is then served by a goroutine, with as many workers as there
+are calls. (A ThreadPoolExecutor works too; a stream has one of its threads for as long as it lasts.) grpcio's
+sockets and timers are those of its C core, with threads of its own. A call that waits (`stub(request)`) does so in
+C, without the GIL: its goroutine has an OS thread meanwhile, patched or not. Its mode for gevent is of no use to
+gort.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""http_server.py PORT [DIRECTORY of cert.pem and key.pem]: the server for the HTTP clients' recipes; threads, no gort.
+"""http_server.py PORT [DIRECTORY of cert.pem and key.pem]: the HTTP clients' server; threads, no gort.
 
     GET  /text/WORD         WORD
     POST /echo              the body, with a length or in chunks, as it came

@@ -1,9 +1,9 @@
 """httpx: Clients in a channel, streams, TLS, timeouts, and a server that dies.
 
-Share Clients out, one for each goroutine at a time: a channel holds them. The connection pool of a Client may close a
-connection that it has just given to another goroutine, or thread (encode/httpcore#1110): unpatched that is rare, patched it
-happens. Make one SSLContext for all Clients: by default each makes its own, which takes some 20 ms of computing.
-`trust_env=False` skips the environment's proxies. A Client's timeouts are 5 s each by default.
+Share Clients out, one for each goroutine at a time: a channel holds them. The connection pool of a Client may close
+a connection that it has just given to another goroutine, or thread (encode/httpcore#1110): unpatched that is rare,
+patched it happens. Make one SSLContext for all Clients: by default each makes its own, which takes some 20 ms of
+computing. `trust_env=False` skips the environment's proxies. A Client's timeouts are 5 s each by default.
 """
 
 from __future__ import annotations

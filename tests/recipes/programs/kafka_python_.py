@@ -1,8 +1,10 @@
-"""kafka-python: one producer for everybody, consumers in goroutines that share out the messages, a broker that dies.
+"""kafka-python: one producer for everybody, consumers that share out their messages, a broker that dies.
 
-Nothing to set. A KafkaProducer may be used by any number of goroutines; `send(...).get(timeout)` waits for the broker. Give
-it a timeout: what was sent to a broker that died is kept for the next one, whatever `delivery_timeout_ms` says. Each producer, consumer and admin client has a thread of its own for its sockets; patched, that is a goroutine. A KafkaConsumer is
-for one goroutine: let it receive, and send what it got to the workers on channels.
+Nothing to set. A KafkaProducer may be used by any number of goroutines; `send(...).get(timeout)` waits for the
+broker. Give it a timeout: what was sent to a broker that died is kept for the next one, whatever
+`delivery_timeout_ms` says. Each producer, consumer and admin client has a thread of its own for its sockets;
+patched, that is a goroutine. A KafkaConsumer is for one goroutine: let it receive, and send what it got to the
+workers on channels.
 
 The broker here is Tansu, in memory. It makes the members of a new group wait for each other for about half of
 `max_poll_interval_ms`, so that is short here; leave it as it is with Apache Kafka.

@@ -1,8 +1,9 @@
-"""pg8000 with PostgreSQL, in Python all the way: a pool that is a channel, transactions, COPY, a server that dies.
+"""pg8000 with PostgreSQL, all in Python: a pool that is a channel, transactions, COPY, a server that dies.
 
-Set `ssl_context=False`, or an SSLContext that all share: by default each connection makes one, with the system's certificates,
-which takes some 20 ms of computing. A connection is for one goroutine at a time; a channel that holds them is all of a pool: who wants one
-receives it and sends it back. `timeout=` of connect() is the socket's: a wait longer than that ends in an error.
+Set `ssl_context=False`, or an SSLContext that all share: by default each connection makes one, with the system's
+certificates, which takes some 20 ms of computing. A connection is for one goroutine at a time; a channel that holds
+them is all of a pool: who wants one receives it and sends it back. `timeout=` of connect() is the socket's: a wait
+longer than that ends in an error.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ def inserts(pool: Pool) -> None:
                 for n in range(ROWS):
                     db.run("insert into item values (:i, :k, :text)", i=i, k=k, text=f"{n} é")
                 db.run("rollback" if k == 2 else "commit")
-            assert db.run("select k, count(*) from item where i = :i group by k order by k", i=i) == [[0, ROWS], [1, ROWS]]
+            counts = db.run("select k, count(*) from item where i = :i group by k order by k", i=i)
+            assert counts == [[0, ROWS], [1, ROWS]]
 
     recipe.each(work)
     with pool.connection() as db:

@@ -1,8 +1,8 @@
 """psycopg 3 with PostgreSQL: its pool, transactions, COPY, LISTEN and NOTIFY, timeouts, and a server that dies.
 
-Its C extension waits in C, without the GIL: unpatched that costs an OS thread for each goroutine that waits. Patched, set
-`PSYCOPG_WAIT_FUNC=wait_poll` before psycopg is imported: it then waits in Python, by `select.poll`, which parks the
-goroutine. All else stays in C. (By itself psycopg does so only if it recognises gevent.)
+Its C extension waits in C, without the GIL: unpatched that costs an OS thread for each goroutine that waits.
+Patched, set `PSYCOPG_WAIT_FUNC=wait_poll` before psycopg is imported: it then waits in Python, by `select.poll`,
+which parks the goroutine. All else stays in C. (By itself psycopg does so only if it recognises gevent.)
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""PyMySQL with MariaDB: a connection for each of 200 goroutines, transactions, streamed results, a server that dies.
+"""PyMySQL with MariaDB: a connection for each goroutine, transactions, streamed results, a server that dies.
 
-Set `ssl_disabled=True`, or `ssl=` to an SSLContext that all share. By default PyMySQL makes one for each connection, in case
-the server has TLS, and to load the system's certificates into it takes some 20 ms of computing. A connection is for one goroutine at a time, as for threads; SQLAlchemy has a pool, or take a gort.Chan of
-connections (pg8000_.py). `read_timeout=` and `connect_timeout=` end a wait; the connection is of no use after that.
+Set `ssl_disabled=True`, or `ssl=` to an SSLContext that all share. By default PyMySQL makes one for each connection,
+in case the server has TLS, and to load the system's certificates into it takes some 20 ms of computing. A connection
+is for one goroutine at a time, as for threads; SQLAlchemy has a pool, or take a gort.Chan of connections
+(pg8000_.py). `read_timeout=` and `connect_timeout=` end a wait; the connection is of no use after that.
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ def transfers(server: servers.Server) -> None:
                 db.begin()
                 if i % 2:
                     a, b = sorted((i % ACCOUNTS, (i * 7 + k + 1) % ACCOUNTS))
-                    cursor.execute("select id, amount from account where id in (%s, %s) order by id for update", (a, b))
+                    rows = "select id, amount from account where id in (%s, %s) order by id for update"
+                    cursor.execute(rows, (a, b))
                     amounts = dict(cursor.fetchall())
                     gort.gosched()
                     amounts[a] -= 1

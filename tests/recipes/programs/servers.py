@@ -1,16 +1,17 @@
-"""Servers for the recipes: each on a free port of loopback, in a directory of its own, gone for certain afterwards.
+"""Servers for the recipes: each on a free port of loopback, in its own directory, gone for certain afterwards.
 
     with servers.start("redis") as server:
         ... server.port ...
         server.kill()     # as in a crash: SIGKILL
         server.restart()  # on the same port, with what survived
 
-A server is run by a supervisor, a process without gort, which ends when its standard input does. So the server and its
-directory go away even if the program that asked for them is killed; and if the supervisor is, the kernel kills the server.
-Servers that refuse to run as root are run as another user. Nothing is installed here: tools/recipes_servers.sh does that.
+A server is run by a supervisor, a process without gort, which ends when its standard input does. So the server and
+its directory go away even if the program that asked for them is killed; and if the supervisor is, the kernel kills
+the server. Servers that refuse to run as root are run as another user. Nothing is installed here:
+tools/recipes_servers.sh does that.
 
-GORT_RECIPES_DIR names the directory for those directories (the system's one for temporary files if not set); there the new
-databases, which take seconds to make, are kept too, and copied for the next server of the kind.
+GORT_RECIPES_DIR names the directory for those directories (the system's one for temporary files if not set); there
+the new databases, which take seconds to make, are kept too, and copied for the next server of the kind.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class NotInstalled(Exception):
     """The server is not on this machine; the text says how it comes there."""
 
 
-# ---- the kinds of server ----------------------------------------------------------------------------------------------
+# ---- the kinds of server -------------------------------------------------------------------------
 
 
 def _binary(name: str, *folders: str) -> str:
@@ -141,8 +142,8 @@ class MariaDB(Kind):
 
     def command(self, data: Path, port: int) -> list[str]:
         where = [f"--datadir={data}", f"--socket={data}/socket", f"--pid-file={data}/pid", f"--port={port}"]
-        limits = ["--bind-address=127.0.0.1", "--skip-name-resolve", "--max-connections=500", "--back-log=1000", "--table-open-cache=400"]
-        return [self.binary, "--no-defaults", *where, *limits, *self.OPTIONS]
+        clients = ["--bind-address=127.0.0.1", "--skip-name-resolve", "--max-connections=500", "--back-log=1000"]
+        return [self.binary, "--no-defaults", *where, *clients, "--table-open-cache=400", *self.OPTIONS]
 
     def ready(self, port: int) -> bool:
         with socket.create_connection(("127.0.0.1", port), timeout=5) as sock:
@@ -195,7 +196,7 @@ KINDS: dict[str, Kind] = {
 }
 
 
-# ---- the supervisor ---------------------------------------------------------------------------------------------------
+# ---- the supervisor ------------------------------------------------------------------------------
 
 
 def _die_with_parent() -> None:
@@ -337,7 +338,7 @@ def supervise(name: str) -> None:
         shutil.rmtree(folder)
 
 
-# ---- what programs use ------------------------------------------------------------------------------------------------
+# ---- what programs use ---------------------------------------------------------------------------
 
 
 class Server:

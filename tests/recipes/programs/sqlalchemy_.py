@@ -1,8 +1,9 @@
-"""SQLAlchemy: an engine's pool for everybody, sessions of the ORM, scoped sessions, pool timeouts, a server that dies.
+"""SQLAlchemy: an engine's pool for everybody, ORM sessions, scoped sessions, pool timeouts, a server that dies.
 
-Nothing to set but the pool's size: `pool_size` and `max_overflow` say how many connections there may be, `pool_timeout` how
-long a goroutine may wait for one. `pool_pre_ping=True` replaces connections that died. A scoped_session is the goroutine's
-own, since it is kept in a threading.local. For the drivers see psycopg_.py, pymysql_.py and sqlite3_.py.
+Nothing to set but the pool's size: `pool_size` and `max_overflow` say how many connections there may be,
+`pool_timeout` how long a goroutine may wait for one. `pool_pre_ping=True` replaces connections that died. A
+scoped_session is the goroutine's own, since it is kept in a threading.local. For the drivers see psycopg_.py,
+pymysql_.py and sqlite3_.py.
 """
 
 from __future__ import annotations
@@ -121,7 +122,7 @@ def pool_timeout(url: str) -> None:
 
 
 def killed(server: servers.Server, url: str) -> None:
-    """The server is killed while 100 wait for an answer; the same engine, with a pool of dead connections, works afterwards."""
+    """The server is killed while 100 wait for an answer; the engine, with its dead connections, works afterwards."""
     n = recipe.GOROUTINES
     engine = sa.create_engine(url, pool_size=n // 2, max_overflow=0, pool_timeout=60, pool_pre_ping=True)
     waiting = WaitGroup()

@@ -1,8 +1,9 @@
 """sqlite3: a connection for each goroutine, one for all of them behind a mutex, functions in Python that wait.
 
-Always pass `check_same_thread=False`: a goroutine may go on in another OS thread after any wait, and sqlite3 would refuse
-its own connection there. A connection that several goroutines use needs a mutex around each transaction, as with threads.
-Statements run without the GIL; one that waits for another's lock (`timeout=`) sleeps in C, its goroutine alone.
+Always pass `check_same_thread=False`: a goroutine may go on in another OS thread after any wait, and sqlite3 would
+refuse its own connection there. A connection that several goroutines use needs a mutex around each transaction, as
+with threads. Statements run without the GIL; one that waits for another's lock (`timeout=`) sleeps in C, its
+goroutine alone.
 """
 
 from __future__ import annotations
@@ -166,7 +167,8 @@ def interrupted() -> None:
 
         interrupting = gort.go(interrupter)
         with recipe.raises(sqlite3.OperationalError):
-            db.execute("with recursive c as (select started() union all select 1 from c) select count(*) from c").fetchone()
+            endless = "with recursive c as (select started() union all select 1 from c) select count(*) from c"
+            db.execute(endless).fetchone()
         interrupting.join()
         db.close()
 

@@ -18,7 +18,8 @@ from gort.sync import WaitGroup
 
 
 def pool(connections: int = 50, **options: object) -> urllib3.PoolManager:
-    return urllib3.PoolManager(maxsize=connections, block=True, retries=urllib3.Retry(connect=0, read=0, redirect=1), **options)
+    retries = urllib3.Retry(connect=0, read=0, redirect=1)
+    return urllib3.PoolManager(maxsize=connections, block=True, retries=retries, **options)
 
 
 def small(http: urllib3.PoolManager, url: str) -> None:

@@ -1,8 +1,8 @@
-"""websockets.sync: 200 clients and their server in one process, echo, broadcast, timeouts, and a server that goes away.
+"""websockets.sync: clients and their server in one process, echo, broadcast, timeouts, lost connections.
 
-Set the server's `backlog=`: of more clients at once than that, some wait a second and try again. Each connection has a thread of its own that receives, and one more for its keep-alive pings unless
-`ping_interval=None`; unpatched they are OS threads, patched they are goroutines. One goroutine may send while another
-receives.
+Set the server's `backlog=`: of more clients at once than that, some wait a second and try again. Each connection has
+a thread of its own that receives, and one more for its keep-alive pings unless `ping_interval=None`; unpatched they
+are OS threads, patched they are goroutines. One goroutine may send while another receives.
 """
 
 from __future__ import annotations
