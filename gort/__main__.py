@@ -84,9 +84,9 @@ def _program(args: list[str]) -> Any:
     sys.argv[:] = args
     if os.path.isdir(first) or _is_zip(first):
         if sys.flags.safe_path:
-            sys.path.insert(0, first)
+            sys.path.insert(0, os.path.abspath(first))
         else:
-            sys.path[0] = first
+            sys.path[0] = os.path.abspath(first)
         _new_main()
         return lambda: run._run_module_as_main("__main__", False)
     try:
@@ -118,10 +118,12 @@ def _code(source: bytes, name: str, path: str | None) -> Any:
 
         names.update(__file__=os.path.abspath(path), __cached__=None)
         names["__loader__"] = SourceFileLoader("__main__", os.path.abspath(path))
-    elif name == "<string>":
+    else:
         from importlib.machinery import BuiltinImporter
 
         names["__loader__"] = BuiltinImporter
+        if name == "<stdin>":
+            names["__file__"] = name
 
     def run() -> None:
         exec(compile(source, name if path is None else os.path.abspath(path), "exec", dont_inherit=True), names)

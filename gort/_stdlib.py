@@ -6,6 +6,7 @@ made from, so that `isinstance` holds.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from types import FunctionType, ModuleType
 from typing import Any
@@ -26,11 +27,13 @@ def function(f: FunctionType, names: dict[str, Any], module: str) -> FunctionTyp
 def cls(old: type, names: dict[str, Any], module: str, **more: object) -> Any:
     """A class that derives from `old` (and from what `names` has for its bases), with its methods over again."""
 
+    home = vars(sys.modules[old.__module__])
+
     def over(value: object) -> object:
-        if isinstance(value, FunctionType):
+        if isinstance(value, FunctionType) and value.__globals__ is home:  # not what a decorator has made
             return function(value, names, module)
-        if isinstance(value, classmethod | staticmethod) and isinstance(value.__func__, FunctionType):
-            return type(value)(function(value.__func__, names, module))
+        if isinstance(value, classmethod | staticmethod):
+            return type(value)(over(value.__func__))  # type: ignore[arg-type]
         if isinstance(value, property):
             return property(*(over(f) for f in (value.fget, value.fset, value.fdel)), value.__doc__)  # type: ignore[arg-type]
         return value

@@ -172,9 +172,7 @@ class timeout(_Block):
 
     __slots__ = ("_cause", "_seconds")
 
-    def __init__(
-        self, seconds: _Seconds, parent: _Parent | None = None, *, cause: BaseException | None = None
-    ) -> None:
+    def __init__(self, seconds: _Seconds, parent: _Parent | None = None, *, cause: BaseException | None = None) -> None:
         super().__init__(parent)
         self._seconds = _runtime.check_timeout_args(seconds, cause)
         self._cause = cause

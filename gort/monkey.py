@@ -18,6 +18,7 @@ import sys
 import types
 import warnings
 from collections.abc import Callable, Iterator
+from importlib.machinery import BuiltinImporter, ExtensionFileLoader
 from typing import Any
 
 from gort._core import _runtime
@@ -36,7 +37,7 @@ _PARTS: dict[str, tuple[str, ...]] = {
     "signal": ("gort._signal",),
     "threading": ("gort.threading",),
     "queue": ("gort.queue",),
-    "select": ("gort.select", "gort.selectors"),
+    "select": ("gort.polling", "gort.selectors"),
     "socket": ("gort.socket",),
     "ssl": ("gort.ssl",),
     "subprocess": ("gort.subprocess",),
@@ -79,7 +80,7 @@ def patch_all(
     with _lock:
         parts = [part for part in _PARTS if wanted[part] and part not in _done]
         # All imports come first: what fails, fails before anything is patched.
-        modules = {part: [importlib.import_module(name) for name in _PARTS[part] if _there(name)] for part in parts}
+        modules = {part: [importlib.import_module(name) for name in _PARTS[part]] for part in parts}
         replaced: list[tuple[object, object, str]] = []
         for part in parts:
             for module in modules[part]:
@@ -87,12 +88,6 @@ def patch_all(
             _done.add(part)
         if replaced:
             _replace_references(replaced)
-
-
-def _there(name: str) -> bool:
-    import importlib.util
-
-    return importlib.util.find_spec(name) is not None
 
 
 def is_patched(name: str) -> bool:
@@ -141,10 +136,8 @@ def _is_ours(name: object) -> bool:
 
 def _is_extension(module: types.ModuleType) -> bool:
     """Of C: it keeps what it is made of, and others may need that."""
-    spec = getattr(module, "__spec__", None)
-    return spec is None and not hasattr(module, "__file__") or (
-        spec is not None and type(getattr(spec, "loader", None)).__name__ == "ExtensionFileLoader"
-    ) or getattr(getattr(spec, "loader", None), "__name__", "") == "BuiltinImporter"
+    loader = getattr(module, "__loader__", None)
+    return isinstance(loader, ExtensionFileLoader) or (loader is BuiltinImporter and module.__name__ != "__main__")
 
 
 def _replace_references(replaced: list[tuple[object, object, str]]) -> None:
@@ -202,7 +195,9 @@ def _in_function(f: types.FunctionType, new: Callable[[object], Any]) -> None:
     for name, value in list((f.__kwdefaults__ or {}).items()):
         if new(value) is not None:
             f.__kwdefaults__[name] = new(value)  # type: ignore[index]
-    for cell in f.__closure__ or ():
+    for variable, cell in zip(f.__code__.co_freevars, f.__closure__ or (), strict=True):
+        if variable == "__class__":
+            continue  # of super(): the class that the function stands in
         try:
             other = new(cell.cell_contents)
         except ValueError:

@@ -1,4 +1,6 @@
-"""The stdlib's `select` module, whose waits park the goroutine alone: `gort.select` is another thing. Source: Python's select.
+"""The stdlib's `select`, whose waits park the goroutine alone. Source: Python's select.
+
+(`gort.select` is the one of channels.)
 
 All of the stdlib's names are here. `select()`, `poll()` and `epoll()` ask the system first; only what has to wait
 waits in gort's poller, and then asks again. So results and errors are the stdlib's.
@@ -11,8 +13,7 @@ import select as _stdlib
 from collections.abc import Callable as _Callable
 from collections.abc import Iterable as _Iterable
 from select import *  # noqa: F403
-from types import TracebackType as _TracebackType
-from typing import Any
+from typing import Any, Self
 
 from gort._core._runtime import Watch, _deadline, _time_left, sleep
 
@@ -20,7 +21,12 @@ __all__ = [name for name in vars(_stdlib) if not name.startswith("_")]
 
 _POOLED = 64  # epoll instances that are kept for the next wait
 
-_select, _poll, _epoll = _stdlib.select, _stdlib.poll, _stdlib.epoll
+_Lists = tuple[list[Any], list[Any], list[Any]]
+_Events = list[tuple[int, int]]
+
+_select: _Callable[..., _Lists] = _stdlib.select
+_poll: Any = _stdlib.poll
+_epoll: Any = _stdlib.epoll
 _IN, _PRI, _OUT = _stdlib.POLLIN, _stdlib.POLLPRI, _stdlib.POLLOUT
 _READING = _IN | _stdlib.POLLRDNORM
 _WRITING = _OUT | _stdlib.POLLWRNORM
@@ -106,15 +112,17 @@ def _fileno(file: Any) -> int:
     return file if isinstance(file, int) else file.fileno()
 
 
-def select(
+def select(  # type: ignore[no-redef]
     rlist: _Iterable[Any], wlist: _Iterable[Any], xlist: _Iterable[Any], timeout: float | None = None, /
-) -> tuple[list[Any], list[Any], list[Any]]:
+) -> _Lists:
     """As the stdlib's; waiting parks the goroutine alone."""
     if timeout is not None and not isinstance(timeout, int | float):
         return _select(rlist, wlist, xlist, timeout)
     if timeout is not None and not timeout > 0:  # also what is wrong
         return _select(rlist, wlist, xlist, timeout)
-    lists: list[Any] = [x if isinstance(x, list | tuple) or not hasattr(x, "__iter__") else list(x) for x in (rlist, wlist, xlist)]
+    lists: list[Any] = [
+        list(x) if hasattr(x, "__iter__") and not isinstance(x, list) else x for x in (rlist, wlist, xlist)
+    ]
     found = _select(*lists, 0)
     if any(found):
         return found
@@ -124,27 +132,38 @@ def select(
         for file in files:
             fd = _fileno(file)
             fds[fd] = fds.get(fd, 0) | events
-    kept: list[Any] = [found]
+    kept = [found]
 
     def ready() -> bool:
         kept[0] = _select(*lists, 0)
         return any(kept[0])
 
     _wait_for_any(fds, deadline, ready)
-    result: tuple[list[Any], list[Any], list[Any]] = kept[0]
-    return result
+    return kept[0]
 
 
 # ---- poll ------------------------------------------------------------------------------
-class poll:
-    """As the stdlib's polling object."""
+class poll:  # type: ignore[no-redef]
+    """`poll()` makes a new polling object, as the stdlib's. (No function: it stands in classes.)"""
+
+    def __new__(cls) -> _Poll:  # type: ignore[misc]
+        self = object.__new__(_Poll)
+        self._poll = _poll()
+        self._fds = {}
+        self._busy = False
+        return self
+
+
+class _Poll:
+    """What `poll()` makes."""
 
     __slots__ = ("__weakref__", "_busy", "_fds", "_poll")
+    _poll: Any
+    _fds: dict[int, int]
+    _busy: bool
 
-    def __init__(self) -> None:
-        self._poll = _poll()
-        self._fds: dict[int, int] = {}
-        self._busy = False
+    def __new__(cls) -> Self:
+        raise TypeError(f"cannot create '{cls.__module__}.{cls.__qualname__}' instances")
 
     def register(self, fd: Any, eventmask: int = _IN | _PRI | _OUT, /) -> None:
         """Ask for events of a descriptor."""
@@ -161,13 +180,14 @@ class poll:
         self._poll.unregister(fd)
         self._fds.pop(_fileno(fd), None)
 
-    def poll(self, timeout: float | None = None, /) -> list[tuple[int, int]]:
+    def poll(self, timeout: float | None = None, /) -> _Events:
         """The events there are, as (descriptor, events); wait at most `timeout` milliseconds. May park."""
         if self._busy:
             raise RuntimeError("concurrent poll() invocation")
         if timeout is not None and (not isinstance(timeout, int | float) or not -1e6 <= timeout <= 2**31 - 1):
-            return self._poll.poll(timeout)
-        found = self._poll.poll(0)
+            wrong: _Events = self._poll.poll(timeout)
+            return wrong
+        found: _Events = self._poll.poll(0)
         if found or (timeout is not None and 0 <= timeout and timeout == 0):
             return found
         deadline = None if timeout is None or timeout < 0 else _deadline(timeout / 1e3)
@@ -180,7 +200,7 @@ class poll:
 
 
 # ---- epoll -----------------------------------------------------------------------------
-class epoll:
+class epoll:  # type: ignore[no-redef]
     """As the stdlib's polling object. Closing it ends the waits on it with ValueError."""
 
     __slots__ = ("__weakref__", "_epoll", "_watch")
@@ -190,7 +210,7 @@ class epoll:
         self._watch: Watch | None = None
 
     @classmethod
-    def fromfd(cls, fd: int, /) -> epoll:
+    def fromfd(cls, fd: int, /) -> Self:
         """The polling object of an epoll instance's descriptor."""
         self = cls.__new__(cls)
         self._epoll = _epoll.fromfd(fd)
@@ -200,11 +220,11 @@ class epoll:
     @property
     def closed(self) -> bool:
         """Whether it is closed."""
-        return self._epoll.closed
+        return bool(self._epoll.closed)
 
     def fileno(self) -> int:
         """Its file descriptor."""
-        return self._epoll.fileno()
+        return int(self._epoll.fileno())
 
     def close(self) -> None:
         """Close the instance. Closing it again does nothing."""
@@ -212,13 +232,11 @@ class epoll:
             self._watch.close()
         self._epoll.close()
 
-    def __enter__(self) -> epoll:
+    def __enter__(self) -> Self:
         self._epoll.__enter__()
         return self
 
-    def __exit__(
-        self, exc_type: type[BaseException] | None = None, exc: BaseException | None = None, tb: _TracebackType | None = None
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self.close()
 
     def register(self, fd: Any, eventmask: int = _IN | _PRI | _OUT) -> None:
@@ -233,11 +251,12 @@ class epoll:
         """Ask no more."""
         self._epoll.unregister(fd)
 
-    def poll(self, timeout: float | None = None, maxevents: int = -1) -> list[tuple[int, int]]:
+    def poll(self, timeout: float | None = None, maxevents: int = -1) -> _Events:
         """The events there are, as (descriptor, events); wait at most `timeout` seconds. May park."""
         if timeout is not None and not isinstance(timeout, int | float):
-            return self._epoll.poll(timeout, maxevents)
-        found = self._epoll.poll(0, maxevents)
+            wrong: _Events = self._epoll.poll(timeout, maxevents)
+            return wrong
+        found: _Events = self._epoll.poll(0, maxevents)
         if found or (timeout is not None and timeout == 0):
             return found
         if timeout is not None and not -1e6 <= timeout <= 2**31 / 1e3:

@@ -10,25 +10,25 @@ from gort import polling as _polling
 __all__ = [name for name in vars(_stdlib) if not name.startswith("_") and name[0].isupper()]
 
 
-class SelectSelector(_stdlib.SelectSelector):
+class SelectSelector(_stdlib.SelectSelector):  # type: ignore[no-redef]
     """The stdlib's selector on `gort.polling.select`."""
 
     _select = staticmethod(_polling.select)
 
 
-class PollSelector(_stdlib.PollSelector):
+class PollSelector(_stdlib.PollSelector):  # type: ignore[no-redef]
     """The stdlib's selector on `gort.polling.poll`."""
 
     _selector_cls = _polling.poll
 
 
-class EpollSelector(_stdlib.EpollSelector):
+class EpollSelector(_stdlib.EpollSelector):  # type: ignore[no-redef]
     """The stdlib's selector on `gort.polling.epoll`."""
 
     _selector_cls = _polling.epoll
 
 
-DefaultSelector = EpollSelector
+DefaultSelector = EpollSelector  # type: ignore[misc,assignment]
 
 _PATCHES: dict[str, dict[str, object]] = {}
 

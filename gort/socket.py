@@ -65,7 +65,7 @@ def _is_literal(host: object) -> bool:
     return not host or ":" in host or host.replace(".", "").isdigit() or host == "<broadcast>"
 
 
-def getaddrinfo(host: Any, port: Any, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0) -> list[Any]:
+def getaddrinfo(host: Any, port: Any, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0) -> list[Any]:  # type: ignore[no-redef]
     """As the stdlib's; a name is looked up in another OS thread. May park."""
     if _is_literal(host):
         found = _getaddrinfo(host, port, family, type, proto, flags)
@@ -95,15 +95,15 @@ _gethostbyname_ex = _socket.gethostbyname_ex
 _gethostbyaddr = _socket.gethostbyaddr
 
 
-def getnameinfo(sockaddr: Any, flags: int) -> tuple[str, str]:
+def getnameinfo(sockaddr: Any, flags: int) -> tuple[str, str]:  # type: ignore[no-redef]
     """As the stdlib's; asked in another OS thread. May park."""
-    if flags & _socket.NI_NUMERICHOST:
+    if not isinstance(sockaddr, tuple) or not isinstance(flags, int) or flags & _socket.NI_NUMERICHOST:
         return _getnameinfo(sockaddr, flags)
     found: tuple[str, str] = _look_up(_getnameinfo, sockaddr, flags)
     return found
 
 
-def gethostbyname(hostname: str, /) -> str:
+def gethostbyname(hostname: str, /) -> str:  # type: ignore[no-redef]
     """As the stdlib's; a name is looked up in another OS thread. May park."""
     if _is_literal(hostname):
         return _gethostbyname(hostname)
@@ -111,13 +111,13 @@ def gethostbyname(hostname: str, /) -> str:
     return found
 
 
-def gethostbyname_ex(hostname: str, /) -> tuple[str, list[str], list[str]]:
+def gethostbyname_ex(hostname: str, /) -> tuple[str, list[str], list[str]]:  # type: ignore[no-redef]
     """As the stdlib's, in another OS thread. May park."""
     found: tuple[str, list[str], list[str]] = _look_up(_gethostbyname_ex, hostname)
     return found
 
 
-def gethostbyaddr(ip_address: str, /) -> tuple[str, list[str], list[str]]:
+def gethostbyaddr(ip_address: str, /) -> tuple[str, list[str], list[str]]:  # type: ignore[no-redef]
     """As the stdlib's, in another OS thread. May park."""
     found: tuple[str, list[str], list[str]] = _look_up(_gethostbyaddr, ip_address)
     return found
@@ -127,7 +127,7 @@ def _numeric(sock: socket, address: Any) -> Any:
     """The address with the name in it looked up."""
     if not isinstance(address, tuple) or len(address) < 2 or _is_literal(address[0]):
         return address
-    family = _base.family.__get__(sock)  # type: ignore[attr-defined]
+    family = _base.family.__get__(sock)
     if family not in (_socket.AF_INET, _socket.AF_INET6):
         return address
     found = _look_up(_getaddrinfo, address[0], None, family, _socket.SOCK_DGRAM)
@@ -152,7 +152,7 @@ class _SocketType(type):
 _stdlib_socket = _stdlib.socket
 
 
-class socket(_stdlib_socket, metaclass=_SocketType):
+class socket(_stdlib_socket, metaclass=_SocketType):  # type: ignore[no-redef]
     """A socket of the stdlib's whose calls park the goroutine alone where they would have to wait."""
 
     __slots__ = ("_state",)  # csrc sees it; _sock_class() hides it from Python
@@ -238,10 +238,10 @@ class socket(_stdlib_socket, metaclass=_SocketType):
     def _sendfile_use_sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> int:
         forced = self._non_blocking or self.gettimeout() is not None
         if forced:
-            return _sendfile(self, file, offset, count)
+            return int(_sendfile(self, file, offset, count))
         _sock_force(self, True)
         try:
-            return _sendfile(self, file, offset, count)
+            return int(_sendfile(self, file, offset, count))
         finally:
             if _base.fileno(self) >= 0:
                 _sock_force(self, False)
@@ -267,8 +267,8 @@ _names: dict[str, Any] = dict(vars(_stdlib))
 
 def _ours(fn: _F) -> _F:
     """The same function, seeing the names of this module instead of the stdlib's."""
-    made = _FunctionType(fn.__code__, _names, fn.__name__, fn.__defaults__, fn.__closure__)  # type: ignore[attr-defined]
-    made.__kwdefaults__ = fn.__kwdefaults__  # type: ignore[attr-defined]
+    made = _FunctionType(fn.__code__, _names, fn.__name__, fn.__defaults__, fn.__closure__)
+    made.__kwdefaults__ = fn.__kwdefaults__
     made.__doc__, made.__module__, made.__annotations__ = fn.__doc__, __name__, fn.__annotations__
     _names[fn.__name__] = made
     return made  # type: ignore[return-value]

@@ -25,7 +25,7 @@ _F = TypeVar("_F", bound=_Callable[..., Any])
 _tls_errors(_stdlib.SSLWantReadError, _stdlib.SSLWantWriteError)
 
 
-class SSLSocket(_stdlib.SSLSocket, _socket.socket):  # type: ignore[misc]
+class SSLSocket(_stdlib.SSLSocket, _socket.socket):  # type: ignore[no-redef]
     """A TLS socket, made by `SSLContext.wrap_socket()`, whose calls park the goroutine alone."""
 
     _non_blocking = True
@@ -52,7 +52,7 @@ class SSLSocket(_stdlib.SSLSocket, _socket.socket):  # type: ignore[misc]
             engine.write_all(octets)
 
 
-class SSLContext(_stdlib.SSLContext):
+class SSLContext(_stdlib.SSLContext):  # type: ignore[no-redef]
     """The stdlib's context, making cooperative sockets."""
 
     sslsocket_class = SSLSocket
@@ -63,8 +63,8 @@ _names: dict[str, Any] = dict(vars(_stdlib))
 
 def _ours(fn: _F) -> _F:
     """The same function, seeing the names of this module instead of the stdlib's."""
-    made = _FunctionType(fn.__code__, _names, fn.__name__, fn.__defaults__, fn.__closure__)  # type: ignore[attr-defined]
-    made.__kwdefaults__ = fn.__kwdefaults__  # type: ignore[attr-defined]
+    made = _FunctionType(fn.__code__, _names, fn.__name__, fn.__defaults__, fn.__closure__)
+    made.__kwdefaults__ = fn.__kwdefaults__
     made.__doc__, made.__module__, made.__annotations__ = fn.__doc__, __name__, fn.__annotations__
     _names[fn.__name__] = made
     return made  # type: ignore[return-value]
@@ -74,7 +74,7 @@ _names.update(SSLContext=SSLContext, create_connection=_socket.create_connection
 
 create_default_context = _ours(_stdlib.create_default_context)
 _create_unverified_context = _ours(_stdlib._create_unverified_context)
-_create_stdlib_context = _create_default_https_context = create_default_context
+_create_default_https_context = create_default_context
 _create_stdlib_context = _names["_create_stdlib_context"] = _create_unverified_context
 get_server_certificate = _ours(_stdlib.get_server_certificate)
 if hasattr(_stdlib, "wrap_socket"):  # up to 3.11

@@ -14,6 +14,7 @@ import time as _time
 import warnings as _warnings
 from typing import TYPE_CHECKING, Any
 
+import gort.selectors
 import gort.threading
 from gort import _stdlib
 from gort._core import _runtime
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
         check_output,
         getoutput,
         getstatusoutput,
-        list2cmdline,
         run,
     )
 
@@ -161,7 +161,13 @@ if not TYPE_CHECKING:
     _names = _stdlib.names(
         _stock,
         __name__,
-        {"os": _cooperative_os, "time": _cooperative_time, "io": _cooperative_io, "threading": gort.threading},
+        {
+            "os": _cooperative_os,
+            "time": _cooperative_time,
+            "io": _cooperative_io,
+            "threading": gort.threading,
+            "_PopenSelector": gort.selectors.PollSelector,
+        },
     )
     _plain_wait = _stdlib.function(_stock_wait, _names, __name__)
     Popen = _names["Popen"] = _stdlib.cls(_stock.Popen, _names, __name__, _wait=_wait)
@@ -186,7 +192,6 @@ __all__ = [
     "check_output",
     "getoutput",
     "getstatusoutput",
-    "list2cmdline",
     "run",
 ]
 

@@ -16,6 +16,9 @@ cdef Goroutine spawn_system(object fn):
 
 
 # ---- signals: handlers run on the main thread, KeyboardInterrupt goes to the main goroutine
+cdef list main_calls = []                # handlers that are to run in the main goroutine: (function, number)
+
+
 cdef int main_signals() except -1:
     """In the main goroutine: run the handlers of signals that came in, raise what is pending."""
     global pending_interrupt, gort_main_intr
@@ -23,6 +26,11 @@ cdef int main_signals() except -1:
     if g == NULL or not g.main:
         return 0
     pyctx_check_signals()
+    while main_calls:
+        handler, number = main_calls.pop(0)
+        if not main_calls and pending_interrupt is None:
+            gort_main_intr = False
+        handler(number, sys._getframe())
     if pending_interrupt is not None:
         gort_main_intr = False
         e = pending_interrupt
@@ -36,6 +44,19 @@ cdef void interrupt_main(object exc) noexcept:
     pending_interrupt = exc
     gort_main_intr = True  # for a main goroutine that does not wait yet
     wait_interrupt(gort_main_g, WC_INTR)
+
+
+def _handle_in_main(handler, number):
+    """Have a handler of signals run in the main goroutine, where it waits or when it next does."""
+    global gort_main_intr
+    main_calls.append((handler, number))
+    gort_main_intr = True
+    wait_interrupt(gort_main_g, WC_INTR)
+
+
+def _main_due():
+    """In the main goroutine: run the handlers that were left to it."""
+    main_due()
 
 
 def _on_sigint(signum, frame):
@@ -214,6 +235,7 @@ def _after_fork():
     pyctx_forked()
     unlock_os_thread()
     pending_interrupt = None
+    main_calls.clear()
     main_goroutine = main_handle()
     if main_goroutine is not old:
         in_run = False

@@ -456,6 +456,7 @@ cdef int lock_wait "gort_lock_wait"(PyObject *o, PyObject *args, PyObject *kwarg
     cdef waitopt opt = FOREVER
     cdef bint again = False
     cdef double seconds
+    w.granted = False
     cdef Py_ssize_t n = len(<tuple>a), left
     if n > 2:
         return 2
@@ -492,9 +493,37 @@ cdef int lock_wait "gort_lock_wait"(PyObject *o, PyObject *args, PyObject *kwarg
         if not wait_at(o, &w, again, R_MUTEX, &opt):
             return 0
         if w.granted:
-            return 1
+            break
         again = True
+    if again or w.granted:
+        try:
+            main_due()
+        except BaseException:
+            lock_unlock(o)
+            raise
     return 1
+
+
+cdef inline int main_due() except -1:
+    """After a wait: the main goroutine runs the handlers that were left to it when it was to run already."""
+    cdef G *g
+    if gort_main_intr:
+        g = gort_curg()
+        if g != NULL and g.main:
+            main_signals()
+    return 0
+
+
+cdef extern from *:
+    """
+    static int gort_lock_unlock(PyObject *o)
+    {
+        PyObject *r = gort_lock_release(o, NULL);
+        Py_XDECREF(r);
+        return r ? 0 : -1;
+    }
+    """
+    int lock_unlock "gort_lock_unlock"(PyObject *o) except -1
 
 cdef double TIMEOUT_MAX = _threading.TIMEOUT_MAX
 
@@ -615,6 +644,7 @@ cdef class ThreadHandle:
                 return
             if r != GORT_OK:
                 raise_wait(r, None)
+        main_due()
 
     def is_done(self):
         """Whether it has ended."""
@@ -779,6 +809,7 @@ def _time_sleep(seconds, /):
             while True:
                 r = sleep_until(until, &o)
                 if r == GORT_OK:
+                    main_due()
                     return
                 raise_wait(r, None)
         if seconds == 0:
@@ -824,6 +855,7 @@ cdef int wait_fd(int fd, bint own, int side, double seconds) except -1:
     finally:
         pd_close(pd)
         pd_free(pd)
+        main_due()
 
 
 def _wait_fd(int fd, bint write, seconds=None):
@@ -901,9 +933,29 @@ def _os_waitid(idtype, id, options, /):
 
 
 # ---- queue.SimpleQueue ------------------------------------------------------------------------------
-_stock_simple_get = gort_keep_method(_queue.SimpleQueue.get)
-_stock_simple_put = gort_keep_method(_queue.SimpleQueue.put)
-_simple_empty = _queue.SimpleQueue.empty
+cdef dict simple_types = {}
+cdef object method_descriptor = type(_queue.SimpleQueue.get)
+
+
+cdef tuple simple_stock(object cls):
+    """CPython's get, put and empty of a SimpleQueue. `_queue` may be there more than once (import_fresh_module)."""
+    for base in cls.__mro__:
+        names = base.__dict__
+        if type(names.get("get_nowait")) is method_descriptor:
+            break
+    else:
+        raise TypeError(f"a SimpleQueue is needed, not a {cls.__name__}")
+    found = simple_types.get(base)
+    if found is None:
+        found = gort_keep_method(names["get"]), gort_keep_method(names["put"]), names["empty"]
+        simple_types[base] = found
+    simple_types[cls] = found
+    return found
+
+
+cdef inline tuple simple_of(object q):
+    found = simple_types.get(type(q))
+    return simple_stock(type(q)) if found is None else found
 
 
 def _simple_get(self, block=True, timeout=None):
@@ -912,25 +964,26 @@ def _simple_get(self, block=True, timeout=None):
     cdef waitopt o = FOREVER
     cdef bint again = False
     cdef double seconds
-    if not block or not _simple_empty(self):
-        return _stock_simple_get(self, block, timeout)
+    get, _, empty = simple_of(self)
+    if not block or not empty(self):
+        return get(self, block, timeout)
     if timeout is not None:
         if type(timeout) is not int and type(timeout) is not float or not 0 < timeout <= TIMEOUT_MAX:
-            return _stock_simple_get(self, block, timeout)
+            return get(self, block, timeout)
         seconds = timeout
         o.deadline = deadline_after(seconds)
     patient(&o)
     while True:
         if not wait_at(<void *>self, &w, again, R_CHAN_RECV, &o):
-            return _stock_simple_get(self, False)  # raises queue.Empty
-        if not _simple_empty(self):
-            return _stock_simple_get(self, False)
+            return get(self, False)  # raises queue.Empty
+        if not empty(self):
+            return get(self, False)
         again = True
 
 
 def _simple_put(self, item, block=True, timeout=None):
     """`queue.SimpleQueue.put`."""
-    _stock_simple_put(self, item, block, timeout)
+    simple_of(self)[1](self, item, block, timeout)
     if gort_lock_queues:
         wake_at(<void *>self, False)
 

@@ -1,11 +1,13 @@
-"""Run one module of CPython's own tests in one of four places; run.py starts this, one process a module.
+"""Run one module of CPython's own tests in one of six places; run.py starts this, one process a module.
 
     python child.py PLACE MODULE EVENTS [--only FILE] [--skip FILE]
 
 PLACE is `main` (the main thread, gort is not imported), `thread` (a plain
-threading.Thread, neither), `goroutine`, or `busy`: a goroutine that yields
+threading.Thread, neither), `goroutine`, `busy`: a goroutine that yields
 before each test, beside one that ticks each millisecond, so that the scheduler
-has reason to move it to another OS thread. EVENTS is a file that gets one line
+has reason to move it to another OS thread; `patched`: the main goroutine, as
+`python -m gort` runs it; or `network`: after the patch of sockets, TLS and select
+alone. EVENTS is a file that gets one line
 of JSON as a test begins and one as it ends: it says which test was running when
 the process died. FILE holds test ids, one a line.
 """
@@ -164,16 +166,23 @@ def nothing() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("place", choices=["main", "thread", "goroutine", "busy"])
+    parser.add_argument("place", choices=["main", "thread", "goroutine", "busy", "patched", "inside", "network"])
     parser.add_argument("module")
     parser.add_argument("events")
     parser.add_argument("--only")
     parser.add_argument("--skip")
     args = parser.parse_args()
+    if args.place == "patched":
+        import runpy
+
+        sys.path[0] = str(ROOT)
+        sys.argv[:] = ["", __file__, "inside", *sys.argv[2:]]
+        runpy._run_module_as_main("gort", alter_argv=False)  # type: ignore[attr-defined]
+        return
     work = args.module, Events(args.events), lines(args.only), lines(args.skip)
     sys.path.pop(0)  # our own directory
     sys.argv[1:] = []
-    if args.place == "main":
+    if args.place in ("main", "inside"):
         run_module(*work, nothing)
     elif args.place == "thread":
         import threading
@@ -186,6 +195,13 @@ def main() -> None:
         import gort
 
         sys.path.pop(0)
+        if args.place == "network":
+            from gort import monkey
+
+            others = ("time", "threading", "queue", "subprocess", "os", "signal")
+            monkey.patch_all(**dict.fromkeys(others, False))
+            run_module(*work, nothing)
+            return
         if args.place == "busy":
             gort.go(tick)
             g = gort.go(run_module, *work, gort.gosched)

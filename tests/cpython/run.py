@@ -1,6 +1,6 @@
 """CPython's own regression tests, inside a goroutine.
 
-    python tests/cpython/run.py [-j N] [--place goroutine|busy] [--json FILE] [MODULE ...]
+    python tests/cpython/run.py [-j N] [--place goroutine|busy|patched|network] [--json FILE] [MODULE ...]
 
 Runs each test module of the interpreter that runs this (all that apply, or those
 named: test_json, test_re, ...) in a process of its own, as the body of a
@@ -231,7 +231,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("modules", nargs="*", metavar="MODULE")
     parser.add_argument("-j", type=int, default=1, metavar="N", help="that many modules at once")
-    parser.add_argument("--place", choices=["goroutine", "busy"], default="goroutine")
+    parser.add_argument("--place", choices=["goroutine", "busy", "patched", "network"], default="goroutine")
     parser.add_argument("--json", metavar="FILE", help="write the results there as they come")
     parser.add_argument("--patience", type=float, default=60, metavar="S", help="a test that takes longer hangs")
     parser.add_argument("-v", action="store_true", help="print what the tests that differ said")
