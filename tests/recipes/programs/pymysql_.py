@@ -51,7 +51,7 @@ def inserts(server: servers.Server) -> None:
 
 
 def transfers(server: servers.Server) -> None:
-    """Rows locked with FOR UPDATE, in one order, by half of them; the other half sees the same sum in every snapshot."""
+    """Rows locked with FOR UPDATE, in one order, by half of them; the others see the same sum in every snapshot."""
 
     def work(i: int) -> None:
         with connect(server) as db, db.cursor() as cursor:
