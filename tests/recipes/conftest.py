@@ -35,4 +35,4 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         return
     terminalreporter.section("recipes")
     for row in [runner.HEAD, *_rows]:
-        terminalreporter.write_line("{:<58} {:<14} {:>8} {:>7} {:>18}  {}".format(*row))
+        terminalreporter.write_line("{:<58} {:<14} {:>8} {:>10} {:>7} {:>18}  {}".format(*row))

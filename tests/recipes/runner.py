@@ -117,10 +117,11 @@ def row(name: str, way: str, report: dict[str, Any]) -> list[str]:
     worst = max(report["steps"], key=lambda step: step["stall"])
     ticks = sum(step["ticks"] for step in report["steps"])
     seconds = sum(step["seconds"] for step in report["steps"])
-    return [libraries, way, f"{seconds:.1f}", str(ticks), f"{worst['stall']:.0f}", worst["name"]]
+    threads = max(step["threads"] for step in report["steps"])
+    return [libraries, way, f"{seconds:.1f}", str(threads), str(ticks), f"{worst['stall']:.0f}", worst["name"]]
 
 
-HEAD = ["library", "way", "seconds", "ticks", "longest stall, ms", "in the step"]
+HEAD = ["library", "way", "seconds", "OS threads", "ticks", "longest stall, ms", "in the step"]
 
 
 def main() -> int:
@@ -129,7 +130,7 @@ def main() -> int:
     parser.add_argument("--way", action="append", choices=WAYS, help="default: unpatched and patched")
     arguments = parser.parse_args()
     failed = 0
-    print(f"| {' | '.join(HEAD)} |\n|{' --- |' * 2}{' ---: |' * 3} --- |", flush=True)
+    print(f"| {' | '.join(HEAD)} |\n|{' --- |' * 2}{' ---: |' * 4} --- |", flush=True)
     with tempfile.TemporaryDirectory(prefix="gort-recipes-") as folder:
         os.chmod(folder, 0o711)  # servers run as other users
         for name in arguments.names or RECIPES:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import platform
 import sys
 import time
@@ -66,6 +67,7 @@ class Ticker:
 
     def __init__(self) -> None:
         self.ticks, self.stall = 0, 0.0  # stall: the longest time that a tick came too late, seconds
+        self.threads = 0  # the most OS threads seen
         self._last = _monotonic()
         self._going = True
         self._goroutine = gort.go(self._tick)
@@ -75,6 +77,7 @@ class Ticker:
             gort.sleep(PERIOD)
             self.ticks += 1
             self._note()
+            self.threads = max(self.threads, os.stat("/proc/self/task").st_nlink - 2)
 
     def _note(self) -> None:
         now = _monotonic()
@@ -98,8 +101,8 @@ def step(name: str) -> Iterator[None]:
         ticker.stop()
     assert ticks > 0, f"{name}: nothing else ran during its {seconds:.3f} s"
     stall = ticker.stall * 1000
-    print(f"  {name}: {seconds:.2f} s, {ticks} ticks, longest stall {stall:.1f} ms", flush=True)
-    _steps.append({"name": name, "seconds": seconds, "ticks": ticks, "stall": stall})
+    print(f"  {name}: {seconds:.2f} s, {ticks} ticks, longest stall {stall:.1f} ms, {ticker.threads} OS threads", flush=True)
+    _steps.append({"name": name, "seconds": seconds, "ticks": ticks, "stall": stall, "threads": ticker.threads})
 
 
 @contextlib.contextmanager
