@@ -6,11 +6,13 @@ is called there hands over to the main goroutine, where what it raises belongs.
 
 from __future__ import annotations
 
-import _signal
+import importlib
 from collections.abc import Callable
 from typing import Any
 
 from gort._core import _runtime
+
+_c: Any = importlib.import_module("_signal")
 
 
 class _Handler:
@@ -28,9 +30,9 @@ class _Handler:
         _runtime._handle_in_main(self.function, number)
 
 
-_stock_signal: Any = _runtime._keep(_signal.signal)
-_stock_getsignal: Any = _runtime._keep(_signal.getsignal)
-_stock_wakeup: Any = _runtime._keep(_signal.set_wakeup_fd)
+_stock_signal: Any = _runtime._keep(_c.signal)
+_stock_getsignal: Any = _runtime._keep(_c.getsignal)
+_stock_wakeup: Any = _runtime._keep(_c.set_wakeup_fd)
 
 
 def _inside(handler: Any) -> Any:
@@ -57,9 +59,9 @@ def _set_wakeup_fd(*args: Any, **kwargs: Any) -> Any:
 
 def _in_place() -> list[tuple[Any, Callable[..., Any], bool]]:
     return [
-        (_signal.signal, _set, False),
-        (_signal.getsignal, _get, True),
-        (_signal.set_wakeup_fd, _set_wakeup_fd, False),
+        (_c.signal, _set, False),
+        (_c.getsignal, _get, True),
+        (_c.set_wakeup_fd, _set_wakeup_fd, False),
     ]
 
 
@@ -72,7 +74,7 @@ def _patched() -> None:
 
 
 def _wrap() -> None:
-    for number in _signal.valid_signals():
+    for number in _c.valid_signals():
         handler = _stock_getsignal(number)
         if callable(handler) and type(handler) is not _Handler and handler is not _runtime._on_sigint:
             _stock_signal(number, _Handler(handler))

@@ -35,7 +35,8 @@ def cls(old: type, names: dict[str, Any], module: str, **more: object) -> Any:
         if isinstance(value, classmethod | staticmethod):
             return type(value)(over(value.__func__))  # type: ignore[arg-type]
         if isinstance(value, property):
-            return property(*(over(f) for f in (value.fget, value.fset, value.fdel)), value.__doc__)  # type: ignore[arg-type]
+            made: Any = property
+            return made(over(value.fget), over(value.fset), over(value.fdel), value.__doc__)
         return value
 
     kept = {"__dict__", "__weakref__", "__slots__", "__static_attributes__", "__firstlineno__"}

@@ -35,7 +35,7 @@ _PARTS: dict[str, tuple[str, ...]] = {
     "os": ("gort._os",),
     "time": ("gort._time",),
     "signal": ("gort._signal",),
-    "threading": ("gort.threading",),
+    "threading": ("gort.threading", "gort._sqlite"),
     "queue": ("gort.queue",),
     "select": ("gort.polling", "gort.selectors"),
     "socket": ("gort.socket",),
@@ -109,7 +109,7 @@ def _patch(module: types.ModuleType) -> list[tuple[object, object, str]]:
     in_place: Callable[[], list[tuple[Any, Any, bool]]] | None = getattr(module, "_in_place", None)
     for old, new, everywhere in in_place() if in_place else ():
         if not _runtime._replace(old, new, everywhere):
-            _warn(f"{getattr(old, '__qualname__', old)} of {getattr(old, '__module__', '?')} cannot be replaced in place")
+            _warn(f"{getattr(old, '__qualname__', old)} cannot be replaced in place")
     patches: dict[str, dict[str, object]] = getattr(module, "_PATCHES", {})
     for target_name, names in patches.items():
         target = importlib.import_module(target_name)

@@ -79,7 +79,7 @@ class _Pipe(_io.FileIO):
 
 
 def _one_at_a_time(base: type, *methods: str) -> dict[str, Any]:
-    """`base`'s methods, each under `self._turn`: its own lock belongs to an OS thread, which a parked goroutine leaves."""
+    """`base`'s methods, each under `self._turn`: its own lock is an OS thread's, which a parked goroutine leaves."""
 
     def method(name: str) -> Any:
         stock = getattr(base, name)
@@ -118,7 +118,7 @@ class _Writer(_io.BufferedWriter):
 def _open(file: Any, mode: str = "r", buffering: int = -1, *args: Any, **kwargs: Any) -> Any:
     """`io.open`, for the pipes of a Popen."""
     if not isinstance(file, int) or mode not in ("rb", "wb") or args or kwargs:
-        return _io.open(file, mode, buffering, *args, **kwargs)
+        return open(file, mode, buffering, *args, **kwargs)
     raw = _Pipe(file, mode)
     if buffering == 0:
         return raw

@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 else:
     from gort._core._runtime import Lock
 
+_names: dict[str, Any] = {}
+if not TYPE_CHECKING:
     _names = _stdlib.names(
         _threading,
         __name__,
@@ -123,7 +125,7 @@ def _in_place() -> list[tuple[Any, Callable[..., Any], bool]]:
     """(builtin function, what it becomes, whether in plain threads too)."""
     found: list[tuple[Any, Callable[..., Any], bool]] = [
         (_thread.start_new_thread, _runtime._start_new_thread, True),
-        (_thread.start_new, _runtime._start_new_thread, True),  # type: ignore[attr-defined]
+        (_thread.start_new, _runtime._start_new_thread, True),
     ]
     count, hook = _runtime._keep(_thread._count), _runtime._keep(_thread._excepthook)
     found.append((_thread._count, lambda: count() + _runtime._thread_count(), True))

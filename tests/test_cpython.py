@@ -1,4 +1,4 @@
-"""A quick selection of CPython's own tests in a goroutine. All of them: tests/cpython/run.py."""
+"""A quick selection of CPython's own tests, in a goroutine and under `python -m gort`. All of them: cpython/run.py."""
 
 from __future__ import annotations
 
@@ -46,5 +46,25 @@ QUICK = [
 @pytest.mark.parametrize("module", QUICK)
 def test_cpythons_own_tests_pass_in_a_goroutine_as_in_a_thread(module: str) -> None:
     command = [sys.executable, str(RUN), "-v", module]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+# Quick, and about what it replaces.
+PATCHED = [
+    "test_queue",
+    "test_sched",
+    "test_select",
+    "test_selectors",
+    "test_thread",
+    "test_threading_local",
+    "test_threadsignals",
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", PATCHED)
+def test_cpythons_own_tests_pass_under_python_m_gort_as_without(module: str) -> None:
+    command = [sys.executable, str(RUN), "-v", "--place", "patched", module]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

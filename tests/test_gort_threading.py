@@ -274,6 +274,23 @@ def test_an_exception_goes_to_the_hook(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen == [(ZeroDivisionError, t)]
 
 
+def test_a_goroutine_has_the_name_of_its_thread() -> None:
+    gate = threading.Event()
+    seen: list[Any] = []
+
+    def work() -> None:
+        seen.append(gort.current())
+        gate.wait()
+
+    t = threading.Thread(target=work, name="worker 7")
+    t.start()
+    assert seen[0].name == "worker 7"
+    assert "threading.py" in gort.stack(all=True)
+    gate.set()
+    t.join()
+    assert seen[0].name == "worker 7"
+
+
 def test_a_timer() -> None:
     done = threading.Event()
     t, never = threading.Timer(0.001, done.set), threading.Timer(3600, done.clear)
@@ -361,7 +378,8 @@ def test_fork_in_such_a_thread() -> None:
         if pid == 0:
             t = threading.Thread(target=print, args=("child's thread",), kwargs={"flush": True})
             t.start(); t.join()
-            print(threading.current_thread() is threading.main_thread(), other.is_alive(), threading.active_count(), flush=True)
+            main = threading.current_thread() is threading.main_thread()
+            print(main, other.is_alive(), threading.active_count(), flush=True)
             os._exit(3)
         print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
     gate = threading.Event()

@@ -163,9 +163,7 @@ def test_threads_go_on_with_the_names_of_the_main_module(tmp_path: Path) -> None
 
 def test_functions_of_the_main_module_can_be_pickled(tmp_path: Path) -> None:
     (tmp_path / "p.py").write_text(
-        "import pickle\n"
-        "class C:\n    pass\n"
-        "print(type(pickle.loads(pickle.dumps(C()))) is C)\n"
+        "import pickle\nclass C:\n    pass\nprint(type(pickle.loads(pickle.dumps(C()))) is C)\n"
     )
     assert same("p.py", cwd=tmp_path) == "True\n"
 

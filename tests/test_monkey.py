@@ -73,7 +73,7 @@ def test_a_bad_argument_patches_nothing() -> None:
 
 
 def test_is_patched_of_a_bad_name() -> None:
-    with pytest.raises(ValueError, match="name must be one of os, queue, .*, not 'sockets'"):
+    with pytest.raises(ValueError, match=r"name must be one of os, queue, .*, not 'sockets'"):
         monkey.is_patched("sockets")
     with pytest.raises(TypeError, match="name must be a str, not 3"):
         monkey.is_patched(3)  # type: ignore[arg-type]
@@ -156,7 +156,9 @@ def test_threads_that_were_made_before_are_goroutines() -> None:
         def run(self):
             seen.append(gort.current())
     seen = []
-    early = [Mine(), Thread(target=lambda: seen.append(gort.current())), threading.Timer(0, lambda: seen.append(gort.current()))]
+    def see():
+        seen.append(gort.current())
+    early = [Mine(), Thread(target=see), threading.Timer(0, see)]
     from gort import monkey
     monkey.patch_all()
     for t in early:
@@ -277,7 +279,8 @@ def test_threads_have_names_and_numbers_of_their_own() -> None:
     for _ in ts:
         ready.acquire()
     print([x[0] for x in inside] == ts, sorted(x[1:] for x in inside))
-    print(len({t.ident for t in ts}), threading.active_count(), set(threading.enumerate()) == {*ts, threading.main_thread()})
+    print(len({t.ident for t in ts}), threading.active_count())
+    print(set(threading.enumerate()) == {*ts, threading.main_thread()})
     print(all(t.ident in sys._current_frames() for t in ts))
     print(threading.current_thread() is threading.main_thread())
     go.set()
@@ -287,7 +290,8 @@ def test_threads_have_names_and_numbers_of_their_own() -> None:
     """
     assert lines(patched(source)) == [
         "True [(True, 'worker 0', True, False), (True, 'worker 1', True, False), (True, 'worker 2', True, False)]",
-        "3 4 True",
+        "3 4",
+        "True",
         "True",
         "True",
         "1 [False, False, False] True",
@@ -343,7 +347,7 @@ def test_an_exception_in_a_thread_goes_to_the_hook() -> None:
 
 
 def test_the_default_hook_prints_as_it_always_does() -> None:
-    done = run_program(patched("import threading\nt = threading.Thread(target=int, args=('x',), name='T')\nt.start()\n"))
+    done = run_program(patched("import threading\nthreading.Thread(target=int, args=('x',), name='T').start()\n"))
     assert "Exception in thread T:" in done.stderr
     assert "ValueError: invalid literal" in done.stderr
     assert done.returncode == 0
@@ -530,7 +534,8 @@ def test_fork_in_a_thread() -> None:
     t = threading.Thread(target=work, name="forks"); t.start(); t.join()
     pid = os.fork()
     if pid == 0:
-        print(threading.current_thread() is threading.main_thread(), threading.active_count(), other.is_alive(), flush=True)
+        main = threading.current_thread() is threading.main_thread()
+        print(main, threading.active_count(), other.is_alive(), flush=True)
         lock = threading.Lock(); lock.acquire()
         threading.Timer(0.01, lock.release).start()
         lock.acquire()
@@ -600,7 +605,10 @@ def test_asyncio() -> None:
     import asyncio, time, threading
     async def main():
         loop = asyncio.get_running_loop()
-        print(await asyncio.gather(*[loop.run_in_executor(None, lambda i=i: (time.sleep(0.01), i)[1]) for i in range(5)]))
+        def late(i):
+            time.sleep(0.01)
+            return i
+        print(await asyncio.gather(*[loop.run_in_executor(None, late, i) for i in range(5)]))
         print(await asyncio.to_thread(lambda: threading.current_thread() is threading.main_thread()))
         p = await asyncio.create_subprocess_exec("echo", "hello", stdout=asyncio.subprocess.PIPE)
         print((await p.communicate())[0], p.returncode)
@@ -745,3 +753,28 @@ def test_an_unhandled_ctrl_c_ends_the_program(wait: str) -> None:
     _, err = child.communicate(timeout=60)
     assert child.returncode == -signal.SIGINT
     assert "KeyboardInterrupt" in err
+
+
+def test_a_database_connection_of_a_thread_goes_with_it() -> None:
+    source = """
+    import sqlite3, threading, time
+    local = threading.local()
+    def work(i):
+        local.db = sqlite3.connect(":memory:")
+        local.db.execute("create table t (x)")
+        for k in range(20):
+            time.sleep(0.0005)
+            with local.db:
+                local.db.execute("insert into t values (?)", (k,))
+            if not k % 5:
+                gort.blocking(lambda: None)
+        sums.append(local.db.execute("select sum(x) from t").fetchone()[0])
+        local.db.close()
+    import gort
+    sums = []
+    ts = [threading.Thread(target=work, args=(i,)) for i in range(20)]
+    for t in ts: t.start()
+    for t in ts: t.join()
+    print(sums == [190] * 20)
+    """
+    assert lines(patched(source)) == ["True"]

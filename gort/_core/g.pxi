@@ -134,7 +134,7 @@ cdef class Goroutine:
         self.settle()
         if self._done:
             return self.what
-        return name_of(self.what)
+        return name_of(self.what) if self.thread is None else thread_name(self)
 
     @name.setter
     def name(self, value):
@@ -329,7 +329,7 @@ cdef void finish(Goroutine self) noexcept:
     """What is known of the end is set: tell everybody."""
     cdef PyObject *owner = self.owner
     try:
-        self.what = name_of(self.what)
+        self.what = name_of(self.what) if self.thread is None else thread_name(self)
     except BaseException:
         self.what = "?"
     self._done = True
@@ -346,6 +346,7 @@ cdef void finish(Goroutine self) noexcept:
                 forget_dummy(self)
             if self.thread is not None:
                 thread_ended(self)
+                self.thread = None  # they refer to each other
         except BaseException as e:
             unraisable(e)
     if self.joiners.q.first != NULL:

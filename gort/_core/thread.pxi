@@ -694,6 +694,13 @@ cdef void thread_not_started(Goroutine g) noexcept:
         unraisable(e)
 
 
+cdef object thread_name(Goroutine g):
+    thread = getattr(g.what, "__self__", None)
+    if isinstance(thread, _threading.Thread) and thread._initialized:
+        return thread.name
+    return name_of(g.what)
+
+
 cdef int forget_dummy(Goroutine g) except -1:
     """threading may have made a Thread for a goroutine that asked who it is."""
     _threading._active.pop(g.node.id, None)

@@ -138,7 +138,8 @@ def run_module(module: str, events: Events, only: set[str], skip: set[str], befo
     try:
         from test import support
 
-        support.use_resources = []  # `python -m test` without -u: no network, no minutes of CPU, no gigabytes
+        # `python -m test` without -u: no network, no minutes of CPU, no gigabytes
+        support.use_resources = ["network"] if module == "test_socketserver" else []  # it needs the loopback alone
         support.verbose = 0
         loaded = importlib.import_module(f"test.{module}")
         loader = unittest.TestLoader()

@@ -16,8 +16,11 @@ test that does not pass is one of:
 
 A crash does not end a module: it goes on behind the test that crashed. The exit
 status is 1 if there is a crash, a hang or a difference that known.py does not
-explain. `--json` collects the results of a run, tests/cpython/table.py makes
-docs/cpython_tests.md of several.
+explain. With `--place patched` the modules run as `python -m gort` runs a program,
+in the main goroutine with the standard library patched, and are compared with the
+main thread without gort: by default those of known.PATCHED. `--json` collects the
+results of a run, tests/cpython/table.py makes docs/cpython_tests.md of several, or
+docs/cpython_monkey.md.
 """
 
 from __future__ import annotations
@@ -45,6 +48,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import known
 
 CHILD = str(Path(__file__).resolve().with_name("child.py"))
+GOOD = ("passed", "expected failure")
 BAD = ("failed", "error", "crash", "hang")
 
 
@@ -66,6 +70,8 @@ class Module:
     counts: dict[str, int] = field(default_factory=dict)
     bad: list[Test] = field(default_factory=list)
     seconds: float = 0.0
+    stock: int = 0  # patched: how many pass without gort,
+    kept: int = 0  # and how many of these with it
 
 
 @dataclass
@@ -80,6 +86,10 @@ def test_dir() -> Path:
     import test
 
     return Path(next(iter(test.__path__)))
+
+
+def exists(name: str) -> bool:
+    return (test_dir() / name).is_dir() or (test_dir() / f"{name}.py").exists()
 
 
 def all_modules() -> list[str]:
@@ -186,6 +196,11 @@ def judge(module: str, place: str, patience: float) -> Module:
     done.state = first.state
     done.counts = dict(Counter(outcome for outcome, _ in first.outcomes.values()))
     done.bad = [Test(name, outcome, text) for name, (outcome, text) in first.outcomes.items() if outcome in BAD]
+    stock: Pass | None = None
+    if place == "patched":
+        stock = run_pass("main", module, set(), patience)
+        good = {n for n, (outcome, _) in stock.outcomes.items() if outcome in GOOD}
+        done.stock, done.kept = len(good), len(good - {t.name for t in done.bad})
     if done.bad:
         names = {t.name for t in done.bad}
         whole = any("(" in n or n == f"test.{module}" or " " in n for n in names)  # fixtures: run it all again
@@ -202,8 +217,9 @@ def judge(module: str, place: str, patience: float) -> Module:
             return {n for n, o in outcomes.items() if o not in BAD and o != "not run"}
 
         steady = fine(again(place, names))
-        thread = again("thread", names - steady)
-        in_thread = fine(thread)
+        done.kept += len(steady & good) if stock else 0
+        thread = again("thread", names - steady) if not stock else {}
+        in_thread = fine(thread) if not stock else set()
         in_main = fine(again("main", names - steady - in_thread))
         for t in done.bad:
             if t.name in steady:
@@ -211,12 +227,13 @@ def judge(module: str, place: str, patience: float) -> Module:
             elif t.name in in_thread:
                 t.verdict = "differs"
             elif t.name in in_main:
-                t.verdict = "main thread"
+                t.verdict = "differs" if stock else "main thread"
             else:
                 t.verdict = "baseline"
-            if t.outcome in ("crash", "hang") and thread.get(t.name) != t.outcome:
+            elsewhere = stock.outcomes.get(t.name, ("",))[0] if stock else thread.get(t.name)
+            if t.outcome in ("crash", "hang") and elsewhere != t.outcome:
                 t.verdict = f"{t.outcome} ({t.verdict})"
-            t.why = known.why(t.name, t.verdict, sys.version_info[:2])
+            t.why = known.why(t.name, t.verdict, sys.version_info[:2], place)
     done.seconds = round(time.monotonic() - began, 1)
     return done
 
@@ -236,9 +253,9 @@ def main() -> int:
     parser.add_argument("--patience", type=float, default=60, metavar="S", help="a test that takes longer hangs")
     parser.add_argument("-v", action="store_true", help="print what the tests that differ said")
     args = parser.parse_args()
-    modules = args.modules or all_modules()
+    modules = args.modules or (all_modules() if args.place != "patched" else [m for m in known.PATCHED if exists(m)])
     for name in modules:
-        if not (test_dir() / name).is_dir() and not (test_dir() / f"{name}.py").exists():
+        if not exists(name):
             parser.error(f"{test_dir()} has no {name}")
     results: dict[str, Module] = {}
     lock = threading.Lock()
@@ -248,7 +265,8 @@ def main() -> int:
         with lock:
             results[name] = m
             counts = ", ".join(f"{n} {outcome}" for outcome, n in sorted(m.counts.items())) or m.state or "nothing"
-            print(f"[{len(results)}/{len(modules)}] {name}: {counts} ({m.seconds:.0f} s)", flush=True)
+            kept = f"; of {m.stock} that pass without gort {m.kept}" if m.stock else ""
+            print(f"[{len(results)}/{len(modules)}] {name}: {counts}{kept} ({m.seconds:.0f} s)", flush=True)
             for t in m.bad:
                 print(f"    {t.verdict}{'' if is_wrong(t) else ', known'}: {t.outcome} {t.name}", flush=True)
                 if args.v and is_wrong(t):
@@ -264,6 +282,9 @@ def main() -> int:
     wrong = [t for m in results.values() for t in m.bad if is_wrong(t)]
     print(f"Python {sys.version.split()[0]}: {sum(not m.state for m in results.values())} modules, "
           + ", ".join(f"{n} {o}" for o, n in total.most_common()))  # fmt: skip
+    if args.place == "patched":
+        stock, kept = sum(m.stock for m in results.values()), sum(m.kept for m in results.values())
+        print(f"{kept} of the {stock} that pass without gort, {100 * kept / max(stock, 1):.2f} %")
     for t in wrong:
         print(f"UNEXPLAINED {t.verdict}: {t.name}")
     return 1 if wrong else 0
