@@ -37,7 +37,7 @@ class Needs:
 
 RECIPES = {
     "confluent_kafka_": Needs(["confluent_kafka"], ["kafka"]),
-    "flask_": Needs(["flask"]),
+    "flask_": Needs(["flask", "httptools"]),
     "grpcio_": Needs(["grpc"]),
     "httpx_": Needs(["httpx"], ["http", "https"]),
     "kafka_python_": Needs(["kafka"], ["kafka"]),

@@ -1,9 +1,9 @@
-"""Flask on Werkzeug's threaded server, 200 clients in the same process: contexts, sessions, streams, uploads.
+"""Flask on gort.wsgi, and on Werkzeug's threaded server: contexts, sessions, streams, uploads.
 
-Nothing to set. `g`, `request` and `session` are context variables, and each goroutine has its own. Unpatched, the
-server's threads are OS threads; patched, they are goroutines. Its listening socket has room for 128 clients that
-wait; more than that wait a second and try again, unless `listen()` says otherwise. For production take gort's own
-server or its gunicorn worker.
+Nothing to set. `g`, `request` and `session` are context variables, and each goroutine has its own. gort.wsgi serves
+each connection in a goroutine, patched or not. Werkzeug's server, which is for development, starts a thread for each
+connection; patched, that is a goroutine. Its listening socket has room for 128 clients that wait; more than that wait
+a second and try again, unless `listen()` says otherwise.
 """
 
 from __future__ import annotations
@@ -19,10 +19,15 @@ import logging
 from collections.abc import Iterator
 
 from flask import Flask, Response, abort, copy_current_request_context, g, request, session, stream_with_context
-from werkzeug.serving import BaseWSGIServer, make_server
+from werkzeug.serving import make_server
 
 import gort
 from gort.sync import WaitGroup
+
+try:
+    from gort import wsgi
+except ImportError:  # it needs httptools
+    wsgi = None
 
 logging.getLogger("werkzeug").setLevel(logging.ERROR)
 app = Flask(__name__)
@@ -88,12 +93,23 @@ def error(kind: str) -> str:
 
 
 @contextlib.contextmanager
-def serving() -> Iterator[BaseWSGIServer]:
+def on_gort() -> Iterator[int]:
+    with wsgi.Server(app, "127.0.0.1:0") as server:
+        running = gort.go(server.serve_forever)
+        try:
+            yield server.addr.port
+        finally:
+            server.shutdown()
+            running.join()
+
+
+@contextlib.contextmanager
+def on_werkzeug() -> Iterator[int]:
     server = make_server("127.0.0.1", 0, app, threaded=True)
     server.socket.listen(1024)
     running = gort.go(server.serve_forever, 0.05)
     try:
-        yield server
+        yield server.server_port
     finally:
         server.shutdown()
         running.join()
@@ -101,8 +117,8 @@ def serving() -> Iterator[BaseWSGIServer]:
 
 
 class Client:
-    def __init__(self, server: BaseWSGIServer, who: str) -> None:
-        self.connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=60)
+    def __init__(self, port: int, who: str) -> None:
+        self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         self.headers = {"X-Who": who}
 
     def __call__(self, path: str, method: str = "GET", body: bytes | None = None, **headers: str) -> tuple[int, str]:
@@ -113,27 +129,27 @@ class Client:
         return response.status, response.read().decode()
 
 
-def contexts(server: BaseWSGIServer) -> None:
+def contexts(port: int) -> None:
     together.add(recipe.GOROUTINES)
 
     def work(i: int) -> None:
-        status, body = Client(server, f"client {i}")(f"/together/{i}")
+        status, body = Client(port, f"client {i}")(f"/together/{i}")
         assert (status, json.loads(body)) == (200, {"i": i, "who": f"client {i}", "path": f"/together/{i}"})
 
     recipe.each(work)
 
 
-def sessions(server: BaseWSGIServer) -> None:
+def sessions(port: int) -> None:
     def work(i: int) -> None:
-        client = Client(server, f"client {i}")
+        client = Client(port, f"client {i}")
         assert [client("/visit") for _ in range(3)] == [(200, f"client {i} {n}") for n in (1, 2, 3)]
 
     recipe.each(work)
 
 
-def bodies(server: BaseWSGIServer) -> None:
+def bodies(port: int) -> None:
     def work(i: int) -> None:
-        client = Client(server, f"client {i}")
+        client = Client(port, f"client {i}")
         assert client("/stream/20") == (200, "".join(f"client {i} {k}\n" for k in range(20)))
         status, body = client("/fan")
         assert (status, json.loads(body)) == (200, {"parts": [f"client {i} {k}" for k in range(3)]})
@@ -149,11 +165,11 @@ def bodies(server: BaseWSGIServer) -> None:
     recipe.each(work)
 
 
-def errors(server: BaseWSGIServer) -> None:
+def errors(port: int) -> None:
     app.logger.disabled = True
 
     def work(i: int) -> None:
-        client = Client(server, f"client {i}")
+        client = Client(port, f"client {i}")
         assert client("/error/abort")[0] == 418
         assert client("/error/bug")[0] == 500
         assert client("/nowhere")[0] == 404
@@ -163,15 +179,19 @@ def errors(server: BaseWSGIServer) -> None:
 
 
 def main() -> None:
-    with serving() as server:
-        with recipe.step("200 requests in progress"):
-            contexts(server)
-        with recipe.step("sessions"):
-            sessions(server)
-        with recipe.step("streams, uploads, goroutines of a request"):
-            bodies(server)
-        with recipe.step("errors"):
-            errors(server)
+    for name, serving in (("gort.wsgi", on_gort), ("Werkzeug", on_werkzeug)):
+        if serving is on_gort and wsgi is None:
+            print("  not on gort.wsgi, which lacks httptools")
+            continue
+        with serving() as port:
+            with recipe.step(f"{name}: 200 requests in progress"):
+                contexts(port)
+            with recipe.step(f"{name}: sessions"):
+                sessions(port)
+            with recipe.step(f"{name}: streams, uploads, a request's goroutines"):
+                bodies(port)
+            with recipe.step(f"{name}: errors"):
+                errors(port)
 
 
 recipe.run(main, "Flask", "Werkzeug")

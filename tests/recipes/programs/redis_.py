@@ -26,7 +26,7 @@ def client(server: servers.Server, connections: int = 50, **options: object) -> 
     pool = redis.BlockingConnectionPool(
         host="127.0.0.1", port=server.port, max_connections=connections, timeout=60, decode_responses=True, **options
     )
-    return redis.Redis(connection_pool=pool)
+    return redis.Redis.from_pool(pool)  # closes it too
 
 
 def shared_pool(r: redis.Redis) -> None:
