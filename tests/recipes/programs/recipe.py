@@ -101,7 +101,8 @@ def step(name: str) -> Iterator[None]:
         ticker.stop()
     assert ticks > 0, f"{name}: nothing else ran during its {seconds:.3f} s"
     stall = ticker.stall * 1000
-    print(f"  {name}: {seconds:.2f} s, {ticks} ticks, longest stall {stall:.1f} ms, {ticker.threads} OS threads", flush=True)
+    how = f"{seconds:.2f} s, {ticks} ticks, longest stall {stall:.1f} ms, {ticker.threads} OS threads"
+    print(f"  {name}: {how}", flush=True)
     _steps.append({"name": name, "seconds": seconds, "ticks": ticks, "stall": stall, "threads": ticker.threads})
 
 
