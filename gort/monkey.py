@@ -17,7 +17,7 @@ import importlib
 import sys
 import types
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.machinery import BuiltinImporter, ExtensionFileLoader
 from typing import Any
 
@@ -100,7 +100,7 @@ def is_patched(name: str) -> bool:
 
 
 def _warn(text: str) -> None:
-    warnings.warn(f"gort.monkey: {text}", MonkeyPatchWarning, stacklevel=4)
+    warnings.warn(f"gort.monkey: {text}", MonkeyPatchWarning, stacklevel=5)
 
 
 def _patch(module: types.ModuleType) -> list[tuple[object, object, str]]:
@@ -152,26 +152,31 @@ def _replace_references(replaced: list[tuple[object, object, str]]) -> None:
     for module in list(sys.modules.values()):
         if not isinstance(module, types.ModuleType):
             continue
+        if _is_ours(module.__name__):
+            # Ours need what they are made of.
+            untouched.update(id(v) for v in vars(module).values() if isinstance(v, dict | list | tuple))
         if _is_ours(module.__name__) or _is_extension(module):
             untouched.add(id(vars(module)))
             continue
         for name, value in list(vars(module).items()):
             if id(value) in new_of and (other := new(value)) is not None:
                 setattr(module, name, other)
-    functions: list[types.FunctionType] = []
     for o in gc.get_objects():
         if isinstance(o, type):
             if not _is_ours(o.__module__):
                 _in_class(o, new)
-        elif type(o) is types.FunctionType:
-            functions.append(o)
-    for f in functions:
-        if not _is_ours(f.__module__):
-            _in_function(f, new)
-    for old, other, name in replaced:
-        for holder in gc.get_referrers(old):
-            if id(holder) not in untouched:
-                _in_holder(holder, old, other, name, new_of)
+        elif type(o) is types.FunctionType and (o.__defaults__ or o.__kwdefaults__ or o.__closure__):
+            if _is_ours(o.__module__):
+                untouched |= {id(o.__defaults__), id(o.__kwdefaults__)}
+            else:
+                _in_function(o, new)
+    fixed: list[tuple[Any, str]] = []
+    for holder in gc.get_referrers(*[old for old, _, _ in replaced]):
+        if id(holder) not in untouched:
+            for old, other, name in replaced:
+                _in_holder(holder, old, other, name, new_of, fixed)
+    if fixed:
+        _warn_of(fixed)
 
 
 def _in_class(owner: type, new: Callable[[object], Any]) -> None:
@@ -206,8 +211,10 @@ def _in_function(f: types.FunctionType, new: Callable[[object], Any]) -> None:
             cell.cell_contents = other
 
 
-def _in_holder(holder: Any, old: object, other: Any, name: str, new_of: dict[int, Any]) -> None:
-    """What refers to it that is neither a module, nor a class, nor a function."""
+def _in_holder(
+    holder: Any, old: object, other: Any, name: str, new_of: dict[int, Any], fixed: list[tuple[Any, str]]
+) -> None:
+    """What refers to it that is neither a module, nor a class, nor a function; `fixed` gets what cannot be changed."""
     if isinstance(holder, types.FrameType | types.CellType | types.ModuleType):
         return  # local variables: of whoever calls patch_all(), and of what runs meanwhile
     if isinstance(holder, dict):
@@ -224,9 +231,8 @@ def _in_holder(holder: Any, old: object, other: Any, name: str, new_of: dict[int
     elif isinstance(holder, type):
         if old in holder.__bases__ and not _is_ours(holder.__module__) and id(holder) not in new_of:
             _rebase(holder, old, other, name)
-    elif isinstance(holder, tuple | set | frozenset) and not _is_internal(holder, old):
-        for where in _owners(holder):
-            _warn(f"{name} is still used unpatched by a {type(holder).__name__} of {where}")
+    elif isinstance(holder, tuple | set | frozenset) and any(v is old for v in holder):
+        fixed.append((holder, name))
 
 
 def _rebase(derived: type, old: object, other: type, name: str) -> None:
@@ -238,17 +244,24 @@ def _rebase(derived: type, old: object, other: type, name: str) -> None:
         _warn(f"class {derived.__module__}.{derived.__qualname__} derives from the unpatched {name}")
 
 
-def _is_internal(holder: Any, old: object) -> bool:
-    """The bases and the order of base classes of some class; the constants of code."""
-    return any(
-        (isinstance(r, type) and (r.__bases__ is holder or r.__mro__ is holder)) or isinstance(r, types.CodeType)
-        for r in gc.get_referrers(holder)
-    )
-
-
-def _owners(holder: object) -> Iterator[str]:
-    for r in gc.get_referrers(holder):
-        if isinstance(r, dict) and isinstance(r.get("__name__"), str) and not _is_ours(r["__name__"]):
-            yield f"module {r['__name__']}"
-        elif not isinstance(r, dict | list | tuple | types.FrameType) and not _is_ours(type(r).__module__):
-            yield f"a {type(r).__module__}.{type(r).__qualname__}"
+def _warn_of(fixed: list[tuple[Any, str]]) -> None:
+    """Tell of tuples and sets, which cannot be changed, by whoever has them."""
+    mine = {id(fixed), *map(id, fixed)}
+    for r in gc.get_referrers(*[holder for holder, _ in fixed]):
+        if id(r) in mine or isinstance(r, list | tuple | types.FrameType | types.CodeType):
+            continue  # nobody that could be named; constants
+        if isinstance(r, type | types.GenericAlias | types.UnionType) or type(r).__module__ == "typing":
+            continue  # bases; type hints
+        for holder, name in fixed:
+            if isinstance(r, dict):
+                owner = r.get("__name__")
+                if not isinstance(owner, str) or _is_ours(owner) or all(v is not holder for v in r.values()):
+                    continue
+                where = f"module {owner}"
+            elif isinstance(r, types.FunctionType) and r.__defaults__ is not holder:
+                continue  # annotations
+            elif all(x is not holder for x in gc.get_referents(r)):
+                continue
+            else:
+                where = f"a {type(r).__module__}.{type(r).__qualname__}"
+            _warn(f"{name} is still used unpatched by a {type(holder).__name__} of {where}")

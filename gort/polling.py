@@ -12,6 +12,7 @@ import os as _os
 import select as _stdlib
 from collections.abc import Callable as _Callable
 from collections.abc import Iterable as _Iterable
+from contextlib import suppress as _suppress
 from select import *  # noqa: F403
 from typing import Any, Self
 
@@ -65,7 +66,7 @@ def _wait_for_any(fds: dict[int, int], deadline: int | None, ready: _Callable[[]
         return ready()
     if len(fds) == 1:
         ((fd, events),) = fds.items()
-        if events & _READING == events or events & _WRITING == events:
+        if events and (events & _READING == events or events & _WRITING == events):
             return _wait_for_one(fd, events & _WRITING == events, deadline, ready)
     used = _pool.pop() if _pool else _Set()
     added = []
@@ -83,9 +84,10 @@ def _wait_for_any(fds: dict[int, int], deadline: int | None, ready: _Callable[[]
             if found or not in_time:
                 break
             used.epoll.poll(0)  # what is not ready any more is not reported again
-        for fd in added:
-            used.epoll.unregister(fd)
-        clean = True
+        with _suppress(OSError):
+            for fd in added:
+                used.epoll.unregister(fd)
+            clean = True
         return found
     finally:
         # One that is closed by now may live on in a duplicate, and in the set.

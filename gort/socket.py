@@ -31,6 +31,7 @@ from gort._core._runtime import (
     _sock_connect,
     _sock_detach,
     _sock_force,
+    _sock_limits,
     _sock_retry,
     blocking,
 )
@@ -42,6 +43,8 @@ _F = TypeVar("_F", bound=_Callable[..., Any])
 _READ, _WRITE = 0, 1
 _DONTWAIT = _socket.MSG_DONTWAIT
 _LOOKUPS = 64  # at a time, each in an OS thread
+
+_LIMITS = _socket.SO_RCVTIMEO, _socket.SO_SNDTIMEO
 
 _base = _socket.socket
 _lookups = _sync.Semaphore(_LOOKUPS)
@@ -182,6 +185,12 @@ class socket(_stdlib_socket, metaclass=_SocketType):  # type: ignore[no-redef]
         if _base.fileno(self) >= 0:
             _sock_detach(self)
         return _base.detach(self)
+
+    def setsockopt(self, level: int, optname: int, *args: Any) -> None:
+        """As the stdlib's."""
+        _base.setsockopt(self, level, optname, *args)
+        if optname in _LIMITS and level == _socket.SOL_SOCKET:
+            _sock_limits(self)
 
     def bind(self, address: Any, /) -> None:
         """As the stdlib's; parks for a host name only."""

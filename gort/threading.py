@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import _thread
 import os as _os
+import sys
 import threading as _threading
+import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +50,20 @@ if TYPE_CHECKING:
 else:
     from gort._core._runtime import Lock
 
+
+_stock_make: Any = vars(_threading)["_make_invoke_excepthook"]
+
+
+def _make_invoke_excepthook() -> Callable[[Any], None]:
+    invoke = _stock_make()
+
+    def invoke_excepthook(thread: Any) -> None:
+        if not isinstance(sys.exception(), _runtime.GoroutineExit):  # the end of a goroutine, but no failure
+            invoke(thread)
+
+    return invoke_excepthook
+
+
 _names: dict[str, Any] = {}
 if not TYPE_CHECKING:
     _names = _stdlib.names(
@@ -59,6 +75,7 @@ if not TYPE_CHECKING:
             "_allocate_lock": Lock,
             "_start_new_thread": _runtime._start_new_thread,
             "_set_sentinel": lambda: _runtime._set_sentinel(Lock),
+            "_make_invoke_excepthook": _make_invoke_excepthook,
             "_ThreadHandle": _runtime.ThreadHandle,
             "_start_joinable_thread": _runtime._start_joinable_thread,
         },
@@ -131,8 +148,14 @@ def _in_place() -> list[tuple[Any, Callable[..., Any], bool]]:
     found.append((_thread._count, lambda: count() + _runtime._thread_count(), True))
 
     def excepthook(args: Any, /) -> None:
-        if not issubclass(args.exc_type, _runtime.GoroutineExit):
+        if issubclass(args.exc_type, _runtime.GoroutineExit | SystemExit):
+            return
+        if args.thread is not None:
             hook(args)
+        elif (stderr := sys.stderr) is not None:  # in C it names the OS thread
+            print(f"Exception in thread {_threading.get_ident()}:", file=stderr, flush=True)
+            traceback.print_exception(args.exc_type, args.exc_value, args.exc_traceback, file=stderr)
+            stderr.flush()
 
     found.append((_thread._excepthook, excepthook, False))
     if hasattr(_thread, "start_joinable_thread"):
@@ -157,6 +180,7 @@ def _patched() -> str | None:
     return "the locks of this Python are not known: a goroutine that waits for one blocks an OS thread"
 
 
-_PATCHES: dict[str, dict[str, object]] = {}
+_PATCHES: dict[str, dict[str, object]] = {"threading": {"_make_invoke_excepthook": _make_invoke_excepthook}}
 if hasattr(_thread, "_ThreadHandle"):
-    _PATCHES = {module: {"_ThreadHandle": _runtime.ThreadHandle} for module in ("_thread", "threading")}
+    _PATCHES["_thread"] = {"_ThreadHandle": _runtime.ThreadHandle}
+    _PATCHES["threading"].update(_PATCHES["_thread"])

@@ -132,16 +132,14 @@ class Actors:
         act()
         self.settle()
         seen = {a.number: a.seen() for a in self.actors}
-        notes = [
-            _note(i, outcome) for i, outcome in sorted(seen.items()) if i == teller or outcome != before[i]
-        ]
+        notes = [_note(i, outcome) for i, outcome in sorted(seen.items()) if i == teller or outcome != before[i]]
         self.program.append(Step(text, notes))
         complaints = []
         self.worlds = []
         for world in allowed:
-            wrong = [
-                f"g{i} {_words(world.outcomes[i])}" for i in seen if world.outcomes[i] != seen[i]
-            ] or self.look(world)
+            wrong = [f"g{i} {_words(world.outcomes[i])}" for i in seen if world.outcomes[i] != seen[i]] or self.look(
+                world
+            )
             if wrong:
                 complaints.append(" and ".join(wrong))
             elif world not in self.worlds:

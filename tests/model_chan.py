@@ -147,11 +147,7 @@ class ChanWorld:
         worlds = [self.copy()]
         worlds[0].channels[ch].closed = True
         for waiter in dict.fromkeys(p.actor for p in c.receivers + c.senders):
-            worlds = [
-                after
-                for world in worlds
-                for after in world._woken_by_close(ch, waiter)
-            ]
+            worlds = [after for world in worlds for after in world._woken_by_close(ch, waiter)]
         for world in worlds:
             yield world._result(actor, returned())
 

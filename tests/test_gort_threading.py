@@ -274,6 +274,21 @@ def test_an_exception_goes_to_the_hook(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen == [(ZeroDivisionError, t)]
 
 
+def test_goexit_and_kill_end_a_thread_quietly(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(stock, "excepthook", seen.append)
+    t = threading.Thread(target=gort.goexit)
+    t.start()
+    t.join()
+    handles: list[Any] = []
+    t = threading.Thread(target=lambda: (handles.append(gort.current()), threading.Event().wait()))
+    t.start()
+    settle(*handles)
+    handles[0].kill()
+    t.join()
+    assert seen == []
+
+
 def test_a_goroutine_has_the_name_of_its_thread() -> None:
     gate = threading.Event()
     seen: list[Any] = []

@@ -560,6 +560,69 @@ def test_a_child_of_fork_that_ends_by_itself() -> None:
     assert lines(patched(source)) == ["child's thread", "parent"]
 
 
+def test_reads_and_writes_of_descriptors() -> None:
+    source = """
+    import os, threading, tempfile, pty, time
+    r, w = os.pipe()
+    def error(f, *args):
+        try:
+            return f(*args)
+        except OSError as e:
+            return type(e).__name__
+    print(error(os.write, r, b"x"), error(os.read, w, 1), error(os.read, 12345, 1), error(os.read, -1, 1))
+    os.set_blocking(r, False)
+    print(error(os.read, r, 1))
+    os.set_blocking(r, True)
+    threading.Timer(0.01, os.write, (w, b"late")).start()
+    print(os.read(r, 10), os.get_blocking(r), os.get_blocking(w))
+    def drain():
+        time.sleep(0.01)
+        got.append(os.read(r, 1 << 20))
+    got = []
+    t = threading.Thread(target=drain); t.start()
+    os.set_blocking(w, False)
+    n = 0
+    while (k := error(os.write, w, b"x" * 4096)) != "BlockingIOError":
+        n += k
+    os.set_blocking(w, True)
+    print(os.write(w, b"y"))
+    t.join()
+    print(len(got[0]) == n)
+    threading.Timer(0.01, os.close, (w,)).start()
+    os.read(r, 1)
+    print(os.read(r, 1))
+    with tempfile.TemporaryFile() as f:
+        print(os.write(f.fileno(), b"abc"), os.lseek(f.fileno(), 0, 0), os.read(f.fileno(), 10))
+    master, slave = pty.openpty()
+    threading.Timer(0.01, os.write, (master, b"line\\n")).start()
+    print(os.read(slave, 100))
+    """
+    assert lines(patched(source)) == [
+        "OSError OSError OSError OSError",
+        "BlockingIOError",
+        "b'late' True True",
+        "1",
+        "True",
+        "b''",
+        "3 0 b'abc'",
+        "b'line\\n'",
+    ]
+
+
+def test_two_readers_of_one_pipe() -> None:
+    source = """
+    import os, threading
+    r, w = os.pipe()
+    got = []
+    ts = [threading.Thread(target=lambda: got.append(os.read(r, 1))) for _ in range(4)]
+    for t in ts: t.start()
+    for c in b"abcd": os.write(w, bytes([c]))
+    for t in ts: t.join()
+    print(sorted(got))
+    """
+    assert lines(patched(source)) == ["[b'a', b'b', b'c', b'd']"]
+
+
 # ---- what is made of threads -----------------------------------------------------------------------
 
 

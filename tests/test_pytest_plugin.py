@@ -400,8 +400,15 @@ def test_next_starts_clean():
 """
     result = run(source)
     result.assert_outcomes(failed=1, passed=1)
-    result.stdout.fnmatch_lines(["deadlock: all goroutines wait*", "goroutine * ?chan receive?:", "test_deadlock(...)",
-                                 "goroutine * ?chan send?:", "other(...)"])
+    result.stdout.fnmatch_lines(
+        [
+            "deadlock: all goroutines wait*",
+            "goroutine * ?chan receive?:",
+            "test_deadlock(...)",
+            "goroutine * ?chan send?:",
+            "other(...)",
+        ]
+    )
 
 
 def test_panic_nobody_saw(run: Any) -> None:
@@ -430,8 +437,10 @@ def test_hook_is_restored():
 
 
 def test_goexit_fails(run: Any) -> None:
-    result = run("def test_a(): gort.goexit()\ndef test_b(): gort.current().kill()\ndef test_c():\n"
-                 "    gort.current().kill()\n    gort.gosched()")
+    result = run(
+        "def test_a(): gort.goexit()\ndef test_b(): gort.current().kill()\ndef test_c():\n"
+        "    gort.current().kill()\n    gort.gosched()"
+    )
     result.assert_outcomes(failed=2, passed=1)
     result.stdout.fnmatch_lines(["the test was ended by goexit() or kill()"])
 

@@ -36,6 +36,13 @@ cdef extern from *:
         *len = sizeof *from;
         return accept4(fd, &from->sa, len, SOCK_CLOEXEC);
     }
+    static int64_t gort_sock_limit(int fd, int name)
+    {
+        struct timeval tv = {0};
+        socklen_t n = sizeof tv;
+        if (getsockopt(fd, SOL_SOCKET, name, &tv, &n) < 0) return 0;
+        return (int64_t)tv.tv_sec * 1000000000 + (int64_t)tv.tv_usec * 1000;
+    }
     static PyObject *gort_sock_name(const sockany *a, socklen_t len)
     {
         char ip[INET6_ADDRSTRLEN];
@@ -58,13 +65,14 @@ cdef extern from *:
     int gort_sock_find(object descr)
     PyObject *gort_sock_slot(PyObject *self)
     int gort_accept(int fd, sockany *frm, socklen_t *len)
+    int64_t gort_sock_limit(int fd, int name)
     object gort_sock_name(const sockany *a, socklen_t len)
     object PyDescr_NewMethod(PyTypeObject *t, PyMethodDef *d)
     object PyErr_SetFromErrno(object cls)
     enum: METH_O
 
 cdef extern from "<sys/socket.h>" nogil:
-    enum: MSG_DONTWAIT, MSG_OOB, MSG_ERRQUEUE, MSG_WAITALL, MSG_PEEK, SO_ERROR
+    enum: MSG_DONTWAIT, MSG_OOB, MSG_ERRQUEUE, MSG_WAITALL, MSG_PEEK, SO_ERROR, SO_RCVTIMEO, SO_SNDTIMEO
     Py_ssize_t c_recv "recv"(int fd, void *buf, size_t n, int flags)
     Py_ssize_t c_send "send"(int fd, const void *buf, size_t n, int flags)
     int c_getsockopt "getsockopt"(int fd, int level, int name, void *value, socklen_t *len)
@@ -72,7 +80,8 @@ cdef extern from "<sys/socket.h>" nogil:
 cdef extern from "<errno.h>" nogil:
     enum: EAGAIN, EINTR, EBADF, EINPROGRESS, EALREADY
 
-cdef int64_t NOT_YET = 0   # a deadline that is not computed
+cdef int64_t NOT_YET = 0    # a deadline that is not computed
+cdef int64_t FULL_NS = 5000000 # from one try to the next of sending to a Unix socket whose queue is full
 
 cdef object base_socket = None      # _socket.socket and its methods, as they are without us
 cdef object socket_class = None     # gort.socket.socket
@@ -88,6 +97,7 @@ cdef class SockState:
     cdef int family, type, proto
     cdef int mode               # of the descriptor: 1 non-blocking, 0 blocking, -1 not known
     cdef int64_t timeout        # ns; -1: none, 0: non-blocking
+    cdef int64_t[2] limits      # ns: SO_RCVTIMEO, SO_SNDTIMEO of a blocking one; 0: none
     cdef bint forced            # always non-blocking underneath: TLS
     cdef bint many              # the last read gave a lot
     cdef bint switched          # accept() has changed the descriptor's mode
@@ -133,12 +143,19 @@ cdef int pd_pause(gort_pd *pd, int side, const waitopt *o) noexcept:
     return r
 
 
-cdef int raise_pause(int r) except -1:
+cdef int64_t deadline_of(SockState st, int side) noexcept:
+    """Of a call that begins now."""
+    return deadline_in(st.limits[side] if st.timeout < 0 and st.limits[side] > 0 else st.timeout)
+
+
+cdef int raise_pause(int r, bint limited) except -1:
     """Raise what the result of pd_pause() means. Returns if the call is to be tried again."""
     import os
     if r == GORT_OK:
         return 0
     if r == GORT_ETIMEDOUT:
+        if limited:  # by the kernel's own timeout
+            raise BlockingIOError(EAGAIN, os.strerror(EAGAIN))
         raise TimeoutError("timed out")
     if r == GORT_ECLOSED:
         bad_descriptor()
@@ -165,13 +182,13 @@ cdef int sock_wait(SockState st, int side, int64_t *deadline) except -1:
     cdef int r
     sock_poller(st)
     if deadline[0] == NOT_YET:
-        deadline[0] = deadline_in(st.timeout)
+        deadline[0] = deadline_of(st, side)
     o.deadline = deadline[0]
     o.done = NULL
     o.python = True
     r = pd_pause(st.pd, side, &o)
     if r != GORT_OK:
-        raise_pause(r)
+        raise_pause(r, st.timeout < 0)
     return 0
 
 
@@ -313,7 +330,10 @@ cdef object sock_recv_into(object self, PyObject *const *args, Py_ssize_t nargs,
                 flags = as_int(args[nargs + i])
     if buffer == NULL:
         raise TypeError("recv_into() missing required argument 'buffer' (pos 1)")
-    PyObject_GetBuffer(<object>buffer, &view, PyBUF_WRITABLE)
+    try:
+        PyObject_GetBuffer(<object>buffer, &view, PyBUF_WRITABLE)
+    except BufferError:
+        raise TypeError(f"recv_into() argument 1 must be read-write bytes-like object, not {type(<object>buffer).__name__}") from None
     try:
         if n < 0:
             raise ValueError("negative buffersize in recv_into")
@@ -384,14 +404,14 @@ cdef int send_all(SockState st, const char *p, Py_ssize_t n, int flags) except -
             done += r
         return 0
     sock_poller(st)
-    o.deadline = deadline_in(st.timeout)
+    o.deadline = deadline_of(st, PD_WRITE)
     o.done = NULL
     o.python = True
     while True:
         code = pd_turn(st.pd, PD_WRITE, &o)
         if code == GORT_OK:
             break
-        raise_pause(code)
+        raise_pause(code, st.timeout < 0)
     try:
         while True:
             if st.fd < 0:
@@ -405,7 +425,7 @@ cdef int send_all(SockState st, const char *p, Py_ssize_t n, int flags) except -
             elif c_errno == EAGAIN:
                 code = pd_wait(st.pd, PD_WRITE, &o)
                 if code != GORT_OK:
-                    raise_pause(code)
+                    raise_pause(code, st.timeout < 0)
             elif c_errno != EINTR:
                 PyErr_SetFromErrno(OSError)
     finally:
@@ -461,6 +481,7 @@ def _sock_retry(self, method, tuple args, int side, int flags):
     cdef SockState st = state_of(self)
     cdef waitopt o
     cdef int code
+    cdef int64_t deadline, soon
     share()
     if st.pd == NULL or not may_wait(st, flags):
         try:
@@ -469,7 +490,7 @@ def _sock_retry(self, method, tuple args, int side, int flags):
             if not may_wait(st, flags):
                 raise
     sock_poller(st)
-    o.deadline = deadline_in(st.timeout)
+    o.deadline = deadline = deadline_of(st, side)
     o.done = NULL
     o.python = True
     # The method may let go of the GIL: with the turn no edge is lost meanwhile.
@@ -477,7 +498,7 @@ def _sock_retry(self, method, tuple args, int side, int flags):
         code = pd_turn(st.pd, side, &o)
         if code == GORT_OK:
             break
-        raise_pause(code)
+        raise_pause(code, st.timeout < 0)
     try:
         while True:
             pd_try(st.pd, side)
@@ -487,9 +508,12 @@ def _sock_retry(self, method, tuple args, int side, int flags):
                 return method(*args)
             except BlockingIOError:
                 pass
+            if side == PD_WRITE and st.family == AF_UNIX and st.type == SOCK_DGRAM:
+                soon = gort_clock_ns() + FULL_NS  # nothing tells of room in an address's queue
+                o.deadline = min(soon, deadline)
             code = pd_wait(st.pd, side, &o)
-            if code != GORT_OK:
-                raise_pause(code)
+            if code != GORT_OK and not (code == GORT_ETIMEDOUT and o.deadline < deadline):
+                raise_pause(code, st.timeout < 0)
     finally:
         pd_done(st.pd, side)
 
@@ -613,6 +637,16 @@ cdef extern from "<math.h>" nogil:
     double ceil(double x)
 
 
+cdef void read_limits(SockState st) noexcept:
+    st.limits[PD_READ] = gort_sock_limit(st.fd, SO_RCVTIMEO)
+    st.limits[PD_WRITE] = gort_sock_limit(st.fd, SO_SNDTIMEO)
+
+
+def _sock_limits(self):
+    """Somebody has set SO_RCVTIMEO or SO_SNDTIMEO."""
+    read_limits(state_of(self))
+
+
 # ---- its beginning and its end -------------------------------------------------------------
 def _sock_begin(self, bint given, bint forced):
     """After the stdlib's `__init__`. given: of a descriptor that was there before."""
@@ -629,6 +663,8 @@ def _sock_begin(self, bint given, bint forced):
     if forced or st.timeout > 0:
         base_setblocking(self, False)
         st.mode = 1
+    if given:
+        read_limits(st)
     old = gort_sock_slot(<PyObject *>self)
     Py_INCREF(st)
     gort_sock_put(<PyObject *>self, <PyObject *>st)
@@ -765,7 +801,7 @@ cdef class Watch:
                 return True
             if r == GORT_ETIMEDOUT:
                 return False
-            raise_pause(r)
+            raise_pause(r, False)
 
     def close(self):
         """Forget the descriptor, before it is closed: who waits for it gets OSError(EBADF)."""
@@ -816,7 +852,7 @@ cdef class Engine:
             r = mutex_lock(m, True, &o)
             if r == GORT_OK:
                 return 0
-            raise_pause(r)
+            raise_pause(r, False)
 
     cdef int go_on(self, int side, bint cross, int64_t *deadline) except -1:
         """Wait for the network.
@@ -843,7 +879,7 @@ cdef class Engine:
             elif r == GORT_ETIMEDOUT and o.deadline < deadline[0]:
                 r = GORT_OK
         if r != GORT_OK:
-            raise_pause(r)
+            raise_pause(r, False)
         return 0
 
     cdef object run(self, object method, tuple args, int side, str what):

@@ -235,14 +235,15 @@ cdef extern from *:
     #endif
     static int gort_pidfd(int pid) { return (int)syscall(SYS_pidfd_open, pid, 0); }
     static int gort_dup(int fd) { return fcntl(fd, F_DUPFD_CLOEXEC, 0); }
-    /* Whether read() or write() on fd would wait: it is not ready, and not in non-blocking mode. */
+    /* Whether read() or write() on fd would wait: it is not ready, not in non-blocking mode, and no error. */
     static int gort_would_wait(int fd, int side)
     {
         struct pollfd p = { .fd = fd, .events = side == PD_READ ? POLLIN : POLLOUT };
         int flags;
         if (poll(&p, 1, 0) != 0) return 0;
         flags = fcntl(fd, F_GETFL);
-        return flags >= 0 && !(flags & O_NONBLOCK);
+        if (flags < 0 || (flags & O_NONBLOCK)) return 0;
+        return (flags & O_ACCMODE) != (side == PD_READ ? O_WRONLY : O_RDONLY);
     }
     /* What CPython says of an exception that ends a thread. */
     static void gort_thread_failed(PyObject *fn)
