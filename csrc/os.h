@@ -55,6 +55,7 @@ int os_gettid(void);
 void os_interrupt(int tid);      /* end the system call that this thread of ours is in with EINTR */
 int64_t os_now_ns(void);
 /* A detached thread with all signals blocked but the synchronous ones. */
+void os_slice(int tid, int64_t ns);
 int os_thread_start(void *(*fn)(void *), void *arg, size_t stack);
 void os_yield_cpu(void);
 static inline void os_pause(void)

@@ -171,6 +171,25 @@ int64_t os_now_ns(void)
 
 void os_yield_cpu(void) { sched_yield(); }
 
+/* How long the kernel shall let a thread (0: the calling one) run before others of its kind
+ * get their turn, 0 ns: as long as it does by itself. EEVDF takes sched_runtime for that
+ * from Linux 6.12 on, and there a thread that wakes up preempts those with a longer
+ * slice; earlier ones leave it alone. */
+void os_slice(int tid, int64_t ns)
+{
+    struct { /* struct sched_attr, which glibc has from 2.41 on */
+        uint32_t size, policy;
+        uint64_t flags;
+        int32_t nice;
+        uint32_t priority;
+        uint64_t runtime, deadline, period;
+    } a = {0};
+    if (syscall(SYS_sched_getattr, tid, &a, sizeof a, 0) < 0) return;
+    if (a.policy != SCHED_OTHER && a.policy != SCHED_BATCH) return; /* a real-time thread's is another matter */
+    a.runtime = (uint64_t)ns;
+    if (syscall(SYS_sched_setattr, tid, &a, 0) < 0) return;
+}
+
 int os_thread_start(void *(*fn)(void *), void *arg, size_t stack)
 {
     if (os_fail(OS_FAIL_THREAD)) return EAGAIN;

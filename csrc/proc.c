@@ -483,6 +483,7 @@ void sched_timer_added(timers *tm, int64_t when)
     }
     gmutex_unlock(&d->lock);
     if (start) m_start(d, start, false);
+    else sysmon_nudge();
 }
 
 void sched_kick(Dom *d, M *m)

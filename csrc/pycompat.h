@@ -69,7 +69,19 @@ static inline int pyc_gil_locked(PyInterpreterState *interp)
     return __atomic_load_n((int *)(void *)&pyc_gil(interp)->locked, __ATOMIC_RELAXED) > 0;
 }
 
-static inline unsigned long pyc_gil_switches(PyInterpreterState *interp) { return pyc_gil(interp)->switch_number; }
+/* Does a thread wait for the GIL? The waiters' count of glibc's condition variable (its
+ * low bits are flags); elsewhere that is not to be seen. */
+static inline int pyc_gil_wanted(PyInterpreterState *interp)
+{
+#ifdef __GLIBC__
+    return __atomic_load_n(&pyc_gil(interp)->cond.__data.__wrefs, __ATOMIC_RELAXED) >= 8;
+#else
+    (void)interp;
+    return 0;
+#endif
+}
+
+static inline unsigned long pyc_gil_switches(PyInterpreterState *interp) { return __atomic_load_n(&pyc_gil(interp)->switch_number, __ATOMIC_RELAXED); }
 
 static inline void *pyc_gil_holder(PyInterpreterState *interp)
 {   /* a guess if the caller has not the GIL; only to be compared */

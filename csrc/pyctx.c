@@ -205,12 +205,46 @@ static void ctx_detach(M *m)
     detach_ts(ts);
 }
 
+/* A goroutine that comes back from a blocking call waits for the GIL, and CPython would
+ * have it wait for the switch interval of 5 ms. So whoever schedules lets it in, as often
+ * as leaves it half of the time. */
+#define OFFER_NS 20000    /* a turn at least */
+#define OFFER_WAIT 50000  /* who is let in mostly wakes up and is in its next call sooner; that is */
+#define OFFER_PAUSE 2000  /* one that lasts (a query of SQLite drops the GIL nine times, mostly for less) */
+static int64_t offer_next; /* GIL */
+
+static NOINLINE bool offer_gil(PyThreadState *from, PyThreadState *to)
+{
+    int64_t start = gort_now_ns(), now, busy;
+    if (start < offer_next) return false;
+    unsigned long before = pyc_gil_switches(main_ts->interp);
+    detach_ts(from);
+    now = busy = start;
+    while (now - start < OFFER_WAIT && now - busy < OFFER_PAUSE) {
+        os_yield_cpu();
+        now = gort_now_ns();
+        if (pyc_gil_switches(main_ts->interp) == before || pyc_gil_locked(main_ts->interp)) busy = now;
+    }
+    attach_ts(to);
+    now = gort_now_ns();
+    offer_next = now + (now - start > OFFER_NS ? now - start : OFFER_NS);
+    return true;
+}
+
+static void ctx_offer(M *m)
+{
+    if (unlikely(pyc_gil_wanted(main_ts->interp))) offer_gil(m->ts, m->ts);
+}
+
 static void ctx_swap(M *m, G *to)
 {
     PyThreadState *from = m->ts, *ts = to->ts;
     m->ts = ts;
     runs_nowhere(from);
     runs_on(ts, m->tid);
+    if (unlikely(pyc_gil_wanted(main_ts->interp)) && offer_gil(from, ts)) {
+        /* it is done, by way of no state at all */
+    } else
 #if PYC_KNOWS_SWAP
     if (likely(fast && !pyc_stock_swap_due(from, ts))) {
         pyc_fast_swap(current_slot(), from, ts);
@@ -486,15 +520,17 @@ static void tell_held(G *g, int64_t held)
 
 /* Called by CPython between two bytecodes of who has the GIL, who is not always the
  * one that was meant. */
+static _Atomic bool preempt_queued; /* from 3.12: such a call is on its way */
 static int preempt_here(void *arg)
 {
     (void)arg;
+    atomic_store(&preempt_queued, false);
     M *m = getm();
     G *g = m ? m->curg : NULL;
     if (!g || g->kind != GK_PYTHON || m->ts != PyThreadState_Get() || atomic_load(&sysmon_no_python)) return 0;
     int64_t asked = atomic_exchange(&m->preempt, 0);
     if (!asked) return 0;
-    int64_t held = gort_now_ns() - asked;
+    int64_t held = asked == PREEMPT_CALLS ? 0 : gort_now_ns() - asked;
     if (gort_blocked_ns && held >= gort_blocked_ns) tell_held(g, held);
     pyc_preempting(main_ts->interp);
     sched_preempt(g);
@@ -505,7 +541,10 @@ static bool ctx_preempt(M *m)
 {
 #if PYC_312
     (void)m;
-    return pyc_call_soon(main_ts->interp, preempt_here) == 0;
+    if (atomic_exchange(&preempt_queued, true)) return true;
+    if (pyc_call_soon(main_ts->interp, preempt_here) == 0) return true;
+    atomic_store(&preempt_queued, false);
+    return false;
 #else
     void *save = ctx_gil_enter();
     if (!save) return false;
@@ -545,6 +584,7 @@ static void ctx_fork_child(void *keep)
     atomic_store(&helper_lock.v, 0);
     atomic_store(&helper_in, false);
     atomic_store(&new_lock.v, 0);
+    atomic_store(&preempt_queued, false);
     atomic_store(&sysmon_no_python, true); /* until pyctx_forked() */
     if (!keep) return;
     for (PyThreadState *ts = interp->threads.head; ts; ts = next) {
@@ -583,7 +623,7 @@ static const pyhooks hooks = {
     .release = ctx_release, .acquire = ctx_acquire, .deadlock = ctx_deadlock,
     .signals = ctx_signals, .dump = ctx_dump, .detached = ctx_detached,
     .gil_enter = ctx_gil_enter, .gil_leave = ctx_gil_leave, .drop = ctx_drop, .start = ctx_start,
-    .running = ctx_running, .preempt = ctx_preempt, .deep = ctx_deep, .shallow = pyctx_shallow,
+    .running = ctx_running, .offer = ctx_offer, .preempt = ctx_preempt, .deep = ctx_deep, .shallow = pyctx_shallow,
     .fork_before = ctx_fork_before, .fork_parent = ctx_fork_parent, .fork_child = ctx_fork_child, .fork_ts = ctx_fork_ts,
 };
 

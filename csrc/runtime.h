@@ -243,6 +243,7 @@ struct P {
 
 /* ---- M ---------------------------------------------------------------- */
 enum { C_NONE = 0, C_PARK, C_YIELD, C_REJOIN, C_PREEMPT, C_DEAD, C_MOVE };
+#define PREEMPT_CALLS 1
 struct M {
     G *curg;                    /* the goroutine it runs, NULL on g0 */
     P *p;                       /* GIL builds, Python domain: changed under the GIL */
@@ -256,8 +257,10 @@ struct M {
     M *link;                    /* idle list, dom.lock */
     M *alllink;                 /* dom.lock; never removed */
     bool spinning;
+    _Atomic bool demoted;       /* sysmon lets other threads go before its own */
     bool idle;                  /* on the idle list; dom.lock */
-    _Atomic int64_t preempt;    /* when sysmon asked its goroutine to let others run; 0: it has */
+    _Atomic int64_t preempt;    /* when sysmon asked its goroutine, which had the GIL, to let others run;
+                                   or PREEMPT_CALLS: it makes calls; 0: it has */
     _Atomic uint32_t note;      /* futex: 1 = woken */
     _Atomic bool in_poll;       /* it sleeps in the network poller instead; see netpoll_sleep */
     uint32_t rng;
@@ -314,6 +317,7 @@ typedef struct pyhooks {
                                      for the GIL, which another thread has */
     M *(*running)(Dom *d, uint64_t *turn); /* whose goroutine has the GIL, or NULL; turn: another
                                      with each goroutine that runs. A guess, it needs no GIL */
+    void (*offer)(M *m);          /* let a thread in that waits for the GIL, if one does */
     bool (*preempt)(M *m);        /* have its goroutine call sched_preempt() soon */
     void *(*gil_enter)(void);     /* sysmon: take the GIL on a state of its own */
     void (*gil_leave)(void *);

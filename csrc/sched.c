@@ -329,6 +329,7 @@ void sched_inject(Dom *d, G *g)
     P *p = pidle_get(d);
     gmutex_unlock(&d->lock);
     if (p) m_start(d, p, false);
+    else sysmon_nudge();
 }
 
 static void submit_to(Dom *d, G *g, bool next)
@@ -631,6 +632,7 @@ void g_yield_on(M *m)
         bubble_yields(g);
     } else if (p && atomic_load_explicit(&m->dom->runqsize, memory_order_relaxed) == 0 && runq_empty(p) &&
                !timers_look(p) && !(netpoll_any() && poll_due(p) && poll_network(m->dom, p) > 0)) {
+        if (m->ts) gort_py->offer(m);
         return;
     }
     if (unlikely(atomic_load_explicit(&gort_stopped, memory_order_relaxed)) && g->main) return;
@@ -889,7 +891,10 @@ _Noreturn void sched_loop(M *m)
         }
         if (unlikely(g->lockedm && g->lockedm != m) && m_start_locked(m, g)) continue;
         if (g->kind == GK_FRESH && !(g = gort_py->start((gfresh *)g, NULL))) continue;
-        if (m->p) next_tick(m->p);
+        if (m->p) {
+            next_tick(m->p);
+            if (unlikely(atomic_load_explicit(&m->demoted, memory_order_relaxed))) sysmon_promote(m);
+        }
         switch_to(m, &m->g0, g, C_NONE);
     }
 }

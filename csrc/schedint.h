@@ -40,4 +40,6 @@ static inline void p_owner(P *p, M *m)          /* handed over, m->p comes later
 /* sysmon.c */
 void sysmon_start(void);
 void sysmon_wake(void);
+void sysmon_nudge(void);
+void sysmon_promote(M *m);
 #endif

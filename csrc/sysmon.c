@@ -10,9 +10,17 @@
  * - Polls the network if nobody did for 10 ms. From an M whose goroutine sits in a call
  *   for over 1 ms it also takes the P if nothing but the network could need it.
  * - Keeps the coarse clock, and prints GORT_DEBUG=schedtrace lines.
- * It polls every 20 us after it did something, doubling up to 10 ms after 1 ms
- * of nothing (to 1 ms while a goroutine has the GIL), and sleeps once every P of
- * both domains has been idle for 10 ms and the main thread is not in a call.
+ * It polls every 20 us after it did something or saw somebody wait for one in a call,
+ * doubling up to 10 ms after 1 ms of nothing (to 1 ms while a goroutine has the GIL, to
+ * the next timer or arrival while one sits in a call), and sleeps once every P of both
+ * domains has been idle for 10 ms and the main thread is not in a call.
+ *
+ * Short calls (10 us to 1 ms: a statement of SQLite, a piece of a file). Who lost its P
+ * goes on without one from call to call, beside the P, and that is how such goroutines
+ * use the other processors: one less of them than there are processors may. More
+ * would only contend for the GIL, and be preempted by the kernel while they hold it; they
+ * are told to queue up for the P again, and a P is then taken from who makes calls only if
+ * it does not answer to preemption: it sits in one call for long.
  *
  * Retaking needs the GIL: all changes of m->p that a running Python goroutine
  * could see are made under it, so an M that comes back from its call and takes
@@ -22,21 +30,38 @@
 #include "schedint.h"
 
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 #define POLL_MIN_NS 20000
 #define POLL_MAX_NS 10000000
 #define SLICE_NS 10000000       /* how long one may compute while others wait who do so too (Go) */
 #define TURN_NS 1000000         /* ... while others wait who do not */
+#define HOT_NS 5000000          /* how long it looks closely */
+#define OWN_SLICE 100000        /* the kernel's slice for sysmon */
+#define CALL_SLICE 6000000      /* ... and for who lost its P in a call; the default is 0.7 to 3 ms */
 #define NET_NS 1000000          /* how long one may sit in a call while nobody polls the network */
 
 _Atomic int64_t gort_coarse_ns;
 static _Atomic uint32_t sleeping; /* futex: 1 = sysmon sleeps until woken; 2: there is none yet */
 static int64_t started_ns;
+static int64_t hot_until;
+static bool in_call;              /* a P's goroutine sits in one, so it seemed */
+static struct { M *m; int64_t seen; } loose[64]; /* who has the GIL now and then, and no P */
+static int nloose;                /* as many may */
 static int64_t turn_ns;           /* GORT_DEBUG=turn=US, or TURN_NS; small ones find races */
 int64_t gort_blocked_ns;          /* GORT_DEBUG=blocked=MS: tell who holds the GIL for so long */
 _Atomic bool sysmon_no_python;    /* the interpreter is going away */
 _Atomic int sysmon_tid;           /* its thread, 0 if there is none */
+
+/* While a P's goroutine sits in a call sysmon may sleep for 10 ms; but who becomes
+ * runnable meanwhile should not wait for so long. */
+static _Atomic uint32_t watching; /* futex */
+void sysmon_nudge(void)
+{
+    if (likely(!atomic_load(&watching))) return;
+    if (atomic_exchange(&watching, 0)) os_futex_wake(&watching, 1);
+}
 
 void sysmon_wake(void)
 {
@@ -50,6 +75,10 @@ void sysmon_fork(void)
 {
     atomic_store(&sleeping, 2);
     atomic_store(&sysmon_tid, 0);
+    atomic_store(&watching, 0);
+    in_call = false;
+    hot_until = 0;
+    memset(loose, 0, sizeof loose);
 }
 
 static bool all_idle(Dom *d)
@@ -67,6 +96,11 @@ static uint64_t activity(Dom *d)
 }
 
 /* ---- retake: Python domain ------------------------------------------------ */
+static bool work_waits(Dom *d, P *p, int64_t now)
+{
+    return !runq_empty(p) || atomic_load(&d->runqsize) > 0 || atomic_load(&p->tm.next) <= now;
+}
+
 static bool stuck(Dom *d, P *p, uint32_t *tick, int64_t *since)
 {   /* running, no scheduling since the last poll, and others could run */
     uint32_t t = atomic_load_explicit(&p->schedtick, memory_order_relaxed);
@@ -76,20 +110,84 @@ static bool stuck(Dom *d, P *p, uint32_t *tick, int64_t *since)
     if (!same || atomic_load(&p->status) != P_RUNNING) return false;
     int64_t now = gort_now_ns();
     if (netpoll_wanted() && now - *since > NET_NS && p->m && gort_py->detached(p->m) == 1) return true;
-    return !runq_empty(p) || atomic_load(&d->runqsize) > 0 || atomic_load(&p->tm.next) <= now;
+    return work_waits(d, p, now);
 }
 
-static bool retake(Dom *d)
+/* Have m's goroutine let others run. What was asked may have come to another thread. */
+static void ask(M *m, int64_t now, int64_t how)
+{
+    static int64_t asked;
+    if (!atomic_load(&m->preempt)) atomic_store(&m->preempt, how);
+    else if (now - asked < TURN_NS) return;
+    asked = now;
+    gort_py->preempt(m);
+}
+
+/* ---- goroutines that make calls without a P --------------------------------- */
+static bool is_loose(int i, int64_t now)
+{
+    M *m = loose[i].m;
+    return m && now - loose[i].seen < HOT_NS && !__atomic_load_n(&m->p, __ATOMIC_RELAXED) &&
+           __atomic_load_n(&m->curg, __ATOMIC_RELAXED);
+}
+
+static bool loose_full(int64_t now)
+{
+    for (int i = 0; i < nloose; i++)
+        if (!is_loose(i, now)) return false;
+    return true;
+}
+
+/* m has the GIL and no P. May it go on so? */
+static bool may_be_loose(M *m, int64_t now)
+{
+    int room = -1;
+    for (int i = 0; i < nloose; i++) {
+        if (loose[i].m == m) room = i;
+        else if (room < 0 && !is_loose(i, now)) room = i;
+    }
+    if (room < 0) return false;
+    loose[room].m = m;
+    loose[room].seen = now;
+    return true;
+}
+
+/* Calls that compute (zlib) may have more threads than there are processors: whoever
+ * has the P shall not wait for their slices, which may last until a tick of 4 ms. m may
+ * have come back by now; then it goes on like that until it gets a P again. */
+static void m_demote(M *m)
+{
+    if (!atomic_exchange(&m->demoted, true)) os_slice(atomic_load(&m->tid), CALL_SLICE);
+}
+void sysmon_promote(M *m) /* the calling one */
+{
+    atomic_store(&m->demoted, false);
+    os_slice(0, 0);
+}
+
+static bool retake(Dom *d, int64_t now, int64_t *most)
 {
     static uint32_t ticks[MAXPROCS];
     static int64_t since[MAXPROCS];
     bool did = false;
+    in_call = false;
     for (int i = 0; i < d->nallp; i++) {
         P *p = atomic_load(&d->allp[i]);
-        if (!stuck(d, p, &ticks[i], &since[i])) continue;
+        bool wait = stuck(d, p, &ticks[i], &since[i]);
         M *m = atomic_load(&p->m);
-        int how = m ? gort_py->detached(m) : 0; /* a guess, made sure of below */
-        if (!how || (how == 2 && gort_now_ns() - since[i] < POLL_MAX_NS)) continue;
+        int how = m && atomic_load(&p->status) == P_RUNNING ? gort_py->detached(m) : 0; /* a guess, made sure of below */
+        if (how == 1) {
+            int64_t next = atomic_load(&p->tm.next) - now;
+            if (next < *most) *most = next < POLL_MIN_NS ? POLL_MIN_NS : next;
+            in_call = true;
+            if (work_waits(d, p, now)) hot_until = now + HOT_NS;
+        }
+        if (!how || !wait) continue;
+        int64_t age = now - since[i], least = how == 2 ? POLL_MAX_NS : loose_full(now) ? 2 * turn_ns : 0;
+        if (age < least) {
+            if (how == 1 && age >= turn_ns) ask(m, now, PREEMPT_CALLS);
+            continue;
+        }
         void *save = gort_py->gil_enter();
         if (!save) return did;
         m = atomic_load(&p->m);
@@ -100,7 +198,10 @@ static bool retake(Dom *d)
             did = true;
         }
         gort_py->gil_leave(save);
-        if (take) m_start(d, p, false);
+        if (take) {
+            m_demote(m);
+            m_start(d, p, false);
+        }
     }
     return did;
 }
@@ -125,22 +226,21 @@ static int64_t preempt(Dom *d, int64_t now)
 {
     static M *last;
     static uint64_t turn;
-    static int64_t since, asked;
+    static int64_t since;
     uint64_t t;
     M *m = gort_py->running(d, &t);
     if (!m) return POLL_MAX_NS;
+    if (!__atomic_load_n(&m->p, __ATOMIC_RELAXED) && !may_be_loose(m, now)) {
+        ask(m, now, PREEMPT_CALLS);
+        return turn_ns;
+    }
     if (m != last || t != turn) {
         last = m;
         turn = t;
         since = now;
         atomic_store(&m->preempt, 0);
     } else if (now - since >= turn_ns && (gort_blocked_ns || others_wait(d, m, now, now - since))) {
-        bool again = atomic_load(&m->preempt) != 0;
-        if (!again || now - asked >= SLICE_NS) { /* it may have come to another thread */
-            if (!again) atomic_store(&m->preempt, now);
-            asked = now;
-            gort_py->preempt(m);
-        }
+        ask(m, now, now);
     }
     return turn_ns;
 }
@@ -231,21 +331,26 @@ static void *sysmon_main(void *arg)
 {
     (void)arg;
     atomic_store(&sysmon_tid, os_gettid());
+    os_slice(0, OWN_SLICE);
     int64_t delay = POLL_MIN_NS, most = POLL_MAX_NS, idle_rounds = 0;
     uint64_t last_act = 0;
     int64_t trace_ns = config_debug("schedtrace", 0) * 1000000, next_trace = started_ns;
     for (;;) {
         _Atomic uint32_t never = 0;
-        os_futex_wait(&never, 0, delay < most ? delay : most);
+        int64_t nap = delay < most ? delay : most;
+        if (in_call && nap > TURN_NS / 10) os_futex_wait(&watching, 1, nap);
+        else os_futex_wait(&never, 0, nap);
         most = POLL_MAX_NS;
         int64_t now = gort_now_ns();
+        atomic_store(&watching, in_call); /* before it looks who waits */
         atomic_store_explicit(&gort_coarse_ns, now, memory_order_relaxed);
         bool did = overdue(&gort_native, now) | netpoll_watch(now);
         if (gort_py) {
             did |= overdue(&gort_python, now);
             if (!atomic_load(&sysmon_no_python)) {
-                did |= retake(&gort_python);
-                most = preempt(&gort_python, now);
+                did |= retake(&gort_python, now, &most) || now < hot_until;
+                int64_t soon = preempt(&gort_python, now);
+                if (soon < most) most = soon;
                 signals(&gort_python, now);
             }
         }
@@ -278,6 +383,9 @@ static void *sysmon_main(void *arg)
 void sysmon_start(void)
 {
     started_ns = gort_now_ns();
+    nloose = os_ncpu() - 1;
+    if (nloose < 1) nloose = 1;
+    if (nloose > (int)(sizeof loose / sizeof *loose)) nloose = (int)(sizeof loose / sizeof *loose);
     turn_ns = config_debug("turn", TURN_NS / 1000) * 1000;
     gort_blocked_ns = config_debug("blocked", 0) * 1000000;
     if (config_debug("nosysmon", 0)) return;

@@ -81,6 +81,50 @@ def test_channels_timers_and_starts_go_on_beside_hogs() -> None:
         g.join()
 
 
+@pytest.mark.parametrize("turn", ["", "turn=100"])
+def test_short_calls_messages_and_threads_all_get_on(turn: str) -> None:
+    """Who comes back from a call is let in by who passes messages, and the reverse; nothing is lost."""
+    program = """
+import sqlite3, threading
+from gort import Chan, go, sleep
+
+calls, trips, stop = [0] * 6, [0], []
+db = [sqlite3.connect(":memory:", check_same_thread=False) for _ in calls]
+query = "with recursive c(n) as (select 1 union all select n + 1 from c where n < 200) select count(*) from c"
+
+def call(i):
+    while not stop:
+        assert db[i].execute(query).fetchone() == (200,)
+        calls[i] += 1
+
+there, back = Chan(), Chan()
+def echo():
+    for v in there:
+        back.send(v)
+
+def ask():
+    while not stop:
+        there.send(trips[0])
+        assert back.recv() == trips[0]
+        trips[0] += 1
+    there.close()
+
+thread = threading.Thread(target=call, args=(5,))
+thread.start()
+gs = [go(call, i) for i in range(5)] + [go(echo), go(ask)]
+while min(calls) < 200 or trips[0] < 2000:
+    sleep(0.001)
+stop.append(1)
+thread.join()
+for g in gs:
+    g.join()
+print("all")
+"""
+    env = os.environ | {"GORT_DEBUG": turn}
+    r = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=env)
+    assert (r.stdout, r.stderr, r.returncode) == ("all\n", "", 0)
+
+
 def test_one_that_lost_its_p_parks_and_is_killed_as_any_other() -> None:
     ch, stop = Chan[int](), []
 
