@@ -430,7 +430,7 @@ void sched_blocking_enter(G *g)
         bubble_turn_over(g->bubble);
     }
     if (!m->p) return;
-    if (m == m->dom->main_m && !g->lockedm) {
+    if (m == m->dom->main_m && !g->lockedm && !sched_in_callback(m)) {
         sched_move(g); /* the main thread stays free for the main goroutine */
         atomic_store_explicit(&g->status, G_SYSCALL, memory_order_relaxed);
         return;

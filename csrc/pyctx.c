@@ -635,6 +635,7 @@ int pyctx_init(void)
 {
     main_ts = PyThreadState_Get();
     main_ident = PyThread_get_thread_ident();
+    gort_gilstate_at = offsetof(PyThreadState, gilstate_counter);
     if (!(helper_ts = PyThreadState_New(main_ts->interp))) {
         PyErr_NoMemory();
         return -1;

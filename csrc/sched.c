@@ -596,7 +596,7 @@ static inline G *next_local(M *m)
 }
 
 /* Leave the running g: straight to the next one, or to g0. */
-static void leave(M *m, G *g, int how)
+static void leave_as(M *m, G *g, int how)
 {
     G *to = next_local(m);
     if (to && to->kind == GK_FRESH) {
@@ -604,6 +604,33 @@ static void leave(M *m, G *g, int how)
         if (!(to = gort_py->start((gfresh *)f, NULL))) runq_put(m->p, f, true); /* g0 reports it */
     }
     switch_to(m, g, to ? to : &m->g0, how);
+}
+
+/* g goes on on the same OS thread. */
+static void leave_locked(M *m, G *g, int how)
+{
+    M *locked = g->lockedm; /* the main goroutine's is the main M, wherever it runs */
+    G *lockedg = m->lockedg;
+    g->lockedm = m;
+    m->lockedg = g;
+    leave_as(m, g, how);
+    m->lockedg = lockedg;
+    g->lockedm = locked;
+}
+
+size_t gort_gilstate_at;
+
+/* Is g in Python that C code has called by way of PyGILState_Ensure()? That code may hold locks
+ * which know it by its OS thread, as SQLite's connections have; g must come back to it there. */
+bool sched_in_callback(M *m)
+{
+    return m->ts && *(int *)((char *)m->ts + gort_gilstate_at) > 1;
+}
+
+static void leave(M *m, G *g, int how)
+{
+    if (unlikely(sched_in_callback(m))) leave_locked(m, g, how);
+    else leave_as(m, g, how);
 }
 
 void sched_park(G *g)
@@ -660,15 +687,9 @@ void sched_preempt(G *g)
     P *p = m->p;
     if (p && runq_empty(p) && atomic_load(&m->dom->runqsize) == 0 && atomic_load(&p->tm.next) > gort_now_ns()) return;
     uint8_t status = atomic_load_explicit(&g->status, memory_order_relaxed); /* in blocking() maybe */
-    M *locked = g->lockedm; /* the main goroutine's is the main M, wherever it runs */
-    G *lockedg = m->lockedg;
-    g->lockedm = m;
-    m->lockedg = g;
     atomic_store_explicit(&g->status, G_RUNNABLE, memory_order_relaxed);
-    leave(m, g, C_PREEMPT);
+    leave_locked(m, g, C_PREEMPT);
     atomic_store_explicit(&g->status, status, memory_order_relaxed);
-    m->lockedg = lockedg;
-    g->lockedm = locked;
 }
 
 /* g's function has returned. Returns if g's stack goes on as another goroutine:
