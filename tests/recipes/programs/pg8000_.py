@@ -119,6 +119,8 @@ def killed(server: servers.Server) -> None:
         waiting.done()
         with recipe.raises(pg8000.InterfaceError, pg8000.DatabaseError):
             db.run("select pg_sleep(60)")
+        with contextlib.suppress(pg8000.InterfaceError, OSError):
+            db.close()
         back.recv_ok()
         db = connect(server)
         ((count,),) = db.run("select count(*) from item where i = :i", i=i)
