@@ -1,8 +1,7 @@
 """redis-py: a pool for everybody, a pipeline, optimistic transactions, blocking pops, publish and subscribe.
 
 Nothing to set. One Redis object, with its connection pool, may be used by any number of goroutines. Give it a
-BlockingConnectionPool: the default pool raises an error when it is empty, and by default it never is, but opens a
-connection for each goroutine that asks.
+BlockingConnectionPool: the default one raises an error for more than `max_connections`, which is 100 in redis-py 8.
 """
 
 from __future__ import annotations
