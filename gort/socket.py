@@ -50,13 +50,23 @@ _base = _socket.socket
 _lookups = _sync.Semaphore(_LOOKUPS)
 
 
+def _after_fork() -> None:
+    """Those who were looking up names are not in the child."""
+    global _lookups
+    _lookups = _sync.Semaphore(_LOOKUPS)
+
+
+_os.register_at_fork(after_in_child=_after_fork)
+
+
 # ---- names -------------------------------------------------------------------------
 def _look_up(fn: _Callable[..., Any], *args: Any) -> Any:
-    _lookups.acquire()
+    lookups = _lookups
+    lookups.acquire()
     try:
         return blocking(fn, *args)
     finally:
-        _lookups.release()
+        lookups.release()
 
 
 def _is_literal(host: object) -> bool:
@@ -158,7 +168,7 @@ _stdlib_socket = _stdlib.socket
 class socket(_stdlib_socket, metaclass=_SocketType):  # type: ignore[no-redef]
     """A socket of the stdlib's whose calls park the goroutine alone where they would have to wait."""
 
-    __slots__ = ("_state",)  # csrc sees it; _sock_class() hides it from Python
+    __slots__ = ("_state",)  # _sock_class() hides it from Python
     _non_blocking = False  # underneath, whatever the timeout
 
     def __init__(self, family: int = -1, type: int = -1, proto: int = -1, fileno: int | None = None) -> None:
@@ -229,7 +239,7 @@ class socket(_stdlib_socket, metaclass=_SocketType):  # type: ignore[no-redef]
 
     def recvmsg_into(self, buffers: Any, ancbufsize: int = 0, flags: int = 0, /) -> Any:
         """As the stdlib's; waiting parks the goroutine alone."""
-        args = self, buffers, ancbufsize, flags | _DONTWAIT
+        args = self, _again(buffers), ancbufsize, flags | _DONTWAIT
         return _sock_retry(self, _recvmsg_into, args, _READ, flags)
 
     def sendto(self, data: Any, *args: Any) -> int:
@@ -257,11 +267,16 @@ class socket(_stdlib_socket, metaclass=_SocketType):  # type: ignore[no-redef]
 
     def sendmsg(self, buffers: Any, ancdata: Any = (), flags: int = 0, address: Any = None, /) -> int:
         """As the stdlib's; waiting parks the goroutine alone."""
-        args = self, buffers, ancdata, flags | _DONTWAIT
+        args = self, _again(buffers), _again(ancdata), flags | _DONTWAIT
         if address is not None:
             args = *args, _numeric(self, address)  # type: ignore[assignment]
         sent: int = _sock_retry(self, _sendmsg, args, _WRITE, flags)
         return sent
+
+
+def _again(items: Any) -> Any:
+    """What can be iterated over more than once."""
+    return items if isinstance(items, list | tuple) or not hasattr(items, "__iter__") else list(items)
 
 
 _recvfrom, _recvfrom_into = _base.recvfrom, _base.recvfrom_into

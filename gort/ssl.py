@@ -22,6 +22,7 @@ __all__ = [name for name in vars(_stdlib) if not name.startswith("_")]
 
 _F = TypeVar("_F", bound=_Callable[..., Any])
 
+_close_plain: _Callable[[Any], None] = _socket.socket._real_close  # type: ignore[attr-defined]
 _tls_errors(_stdlib.SSLWantReadError, _stdlib.SSLWantWriteError)
 
 
@@ -38,6 +39,13 @@ class SSLSocket(_stdlib.SSLSocket, _socket.socket):  # type: ignore[no-redef]
     @_sslobj.setter
     def _sslobj(self, obj: Any) -> None:
         self._engine = None if obj is None else Engine(obj, self)
+
+    def _real_close(self) -> None:
+        engine, self._engine = self._engine, None
+        if engine is None:
+            _close_plain(self)
+        else:
+            engine.apart(lambda: _close_plain(self))
 
     def sendall(self, data: Any, flags: int = 0) -> None:
         """As the stdlib's; waiting parks the goroutine alone. What two of them send does not mix."""

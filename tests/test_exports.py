@@ -16,8 +16,12 @@ import gort.errgroup
 import gort.futures
 import gort.native
 import gort.net
+import gort.polling
 import gort.rate
+import gort.selectors
 import gort.singleflight
+import gort.socket
+import gort.ssl
 import gort.sync
 import gort.time
 
@@ -33,6 +37,11 @@ NAMES = {
     gort.native: "go NativeGoroutine lib_path",
     gort.net: """listen dial Listener Conn listen_packet dial_packet PacketConn pipe lookup Addr ErrClosed
         IncompleteRead""",
+    gort.socket: """socket create_connection create_server socketpair fromfd has_dualstack_ipv6 getaddrinfo getnameinfo
+        gethostbyname gethostbyname_ex gethostbyaddr getfqdn""",
+    gort.ssl: "SSLContext SSLSocket create_default_context get_server_certificate",
+    gort.polling: "select poll epoll",
+    gort.selectors: "DefaultSelector SelectSelector PollSelector EpollSelector",
     gort.errgroup: "Group",
     gort.singleflight: "Group Result",
     gort.rate: "Limiter Reservation Sometimes every",
@@ -72,6 +81,11 @@ METHODS = {
         set_option __enter__ __exit__""",
     gort.net.PacketConn: """read_from read write_to write close set_deadline set_read_deadline set_write_deadline
         local_addr remote_addr __enter__ __exit__""",
+    gort.socket.socket: """accept bind close connect connect_ex detach dup fileno getblocking gettimeout makefile recv
+        recv_into recvfrom recvfrom_into recvmsg recvmsg_into send sendall sendfile sendmsg sendto setblocking
+        setsockopt settimeout shutdown timeout""",
+    gort.ssl.SSLSocket: "do_handshake read recv recv_into send sendall unwrap write",
+    gort.polling.epoll: "close closed fileno fromfd modify poll register unregister __enter__ __exit__",
     gort.errgroup.Group: "go try_go wait ctx limit set_limit all_errors __enter__ __exit__",
     gort.futures.Executor: "submit map shutdown __enter__ __exit__",
     gort.futures.Future: "result exception cancel done add_done_callback",

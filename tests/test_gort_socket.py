@@ -134,12 +134,14 @@ RECEIVING: dict[str, Callable[[socket.socket], bytes]] = {
     "recvfrom_into": lambda s: bytes((b := bytearray(100))[: s.recvfrom_into(b)[0]]),
     "recvmsg": lambda s: s.recvmsg(100)[0],
     "recvmsg_into": lambda s: bytes((b := bytearray(100))[: s.recvmsg_into([b])[0]]),
+    "recvmsg_into a generator": lambda s: bytes((b := bytearray(100))[: s.recvmsg_into(x for x in [b])[0]]),
     "peek": lambda s: s.recv(s.recv(100, socket.MSG_PEEK).__len__()),
 }
 SENDING: dict[str, Callable[[socket.socket, bytes], object]] = {
     "send": lambda s, data: s.send(data),
     "sendall": lambda s, data: s.sendall(data),
     "sendmsg": lambda s, data: s.sendmsg([data[:1], memoryview(data)[1:]]),
+    "sendmsg of a generator": lambda s, data: s.sendmsg((x for x in [data]), (y for y in ())),
 }
 receiving = pytest.mark.parametrize("receive", RECEIVING.values(), ids=list(RECEIVING))
 sending = pytest.mark.parametrize("send", SENDING.values(), ids=list(SENDING))

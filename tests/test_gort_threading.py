@@ -436,6 +436,18 @@ def test_current_thread_in_a_goroutine_leaves_nothing_behind() -> None:
     assert len(stock._active) == before  # type: ignore[attr-defined]
 
 
+def test_a_thread_made_in_a_goroutine_is_no_daemon() -> None:
+    for module in stock, threading:
+        make: Any = module.Thread
+        assert gort.go(lambda make=make: make().daemon).join() is False
+        assert gort.go(lambda make=make: make(daemon=True).daemon).join() is True
+    seen: list[Any] = []
+    t = threading.Thread(target=lambda: seen.append(stock.Thread().daemon), daemon=True)
+    t.start()
+    t.join()
+    assert seen == [True]
+
+
 def test_many_threads_in_little_time() -> None:
     gate, ready = threading.Event(), threading.Semaphore(0)
 

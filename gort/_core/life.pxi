@@ -330,6 +330,19 @@ cdef int end_with_thread() except -1:
     return 0
 
 
+def _dummies_are_no_daemons():
+    """A thread inherits that from the one that makes it: one made in a goroutine is waited for at the end."""
+    dummy = _threading._DummyThread
+    init = dummy.__init__
+
+    @cython.binding(True)  # else it is no method
+    def __init__(self):
+        init(self)
+        if gort_curg() != NULL:
+            self._daemonic = False
+    dummy.__init__ = __init__
+
+
 cdef int _start_runtime() except -1:
     global main_goroutine, main_who
     if _threading.current_thread() is not _threading.main_thread():
@@ -345,6 +358,7 @@ cdef int _start_runtime() except -1:
     _replace_import_locks()
     _replace_rlocks()
     _guard_idents()
+    _dummies_are_no_daemons()
     _atexit.register(_at_exit)
     _os.register_at_fork(before=_before_fork, after_in_child=_after_fork, after_in_parent=unlock_os_thread)
     return 0
