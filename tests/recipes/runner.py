@@ -76,7 +76,7 @@ def missing(name: str) -> str | None:
 def run(name: str, way: str, folder: str) -> dict[str, Any]:
     """Run recipe `name`, its servers in `folder`, and return its report. Raise RuntimeError if it failed or hung."""
     before, after = WAYS[way]
-    command = [sys.executable, *before, str(PROGRAMS / f"{name}.py"), *after]
+    command: list[str] = [sys.executable, *before, str(PROGRAMS / f"{name}.py"), *after]
     # From the root of the tree, where a relative PYTHONPATH leads to gort.
     process = subprocess.Popen(
         command,
@@ -126,10 +126,12 @@ HEAD = ["library", "way", "seconds", "OS threads", "ticks", "longest stall, ms",
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Run the recipes and print a table of how they went.")
-    parser.add_argument("names", nargs="*", metavar="NAME", choices=[*RECIPES, []], help=", ".join(RECIPES))
+    parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument("--runs", type=int, default=1, metavar="N", help="of N runs, that with the shortest stall")
     parser.add_argument("--way", action="append", choices=WAYS, help="default: unpatched and patched")
     arguments = parser.parse_args()
+    if unknown := set(arguments.names) - set(RECIPES):
+        parser.error(f"no recipe {', '.join(sorted(unknown))}; there are {', '.join(RECIPES)}")
     failed = 0
     print(f"| {' | '.join(HEAD)} |\n|{' --- |' * 2}{' ---: |' * 4} --- |", flush=True)
     with tempfile.TemporaryDirectory(prefix="gort-recipes-") as folder:
@@ -141,7 +143,8 @@ def main() -> int:
             for way in arguments.way or ["unpatched", "patched"]:
                 try:
                     rows = [row(name, way, run(name, way, folder)) for _ in range(arguments.runs)]
-                    print(f"| {' | '.join(min(rows, key=lambda r: float(r[5])))} |", flush=True)
+                    best = min(rows, key=lambda r: float(r[5]))
+                    print(f"| {' | '.join(best)} |", flush=True)
                 except RuntimeError as e:
                     failed += 1
                     print(f"| {name} | {way} | failed |", flush=True)
