@@ -7,7 +7,6 @@ the programs; how long the longest stall of a ticking goroutine was is printed a
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import signal
@@ -21,7 +20,6 @@ import pytest
 import runner
 import servers
 
-HAS_MONKEY = importlib.util.find_spec("gort.monkey") is not None
 # One way of patching is as good as the other; that both do it, three programs show.
 WAYS = [(name, way) for name in runner.RECIPES for way in ("unpatched", "patched")]
 WAYS += [(name, "python -m gort") for name in ("redis_", "requests_", "sqlite3_")]
@@ -47,8 +45,6 @@ def test_every_program_is_run() -> None:
 def test_recipe(name: str, way: str, recipes_dir: str, recipe_rows: list[list[str]]) -> None:
     if lacking := runner.missing(name):
         pytest.skip(f"{name}: {lacking}")
-    if way != "unpatched" and not HAS_MONKEY:
-        pytest.skip("gort.monkey is not there yet")
     try:
         report = runner.run(name, way, recipes_dir)
     except RuntimeError as e:
