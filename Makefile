@@ -5,6 +5,8 @@
 #   make demo [ARGS="PATH --ring 1000"]   the digest pipeline and the ring
 #   make test                C tests, the same under sanitizers, then pytest
 #   make pytest [ARGS=...]   only pytest
+#   make recipes             only tests/recipes, with the servers and packages it needs (as root, it
+#                            installs what is missing of the servers)
 #   make test-all-pythons    pytest on every CPython found by pyenv, and GORT_PYTHONS
 #   make bench [ARGS=--quick]   gort beside its peers; all of it takes about 25 minutes
 #   make lint                ruff, mypy, cython-lint
@@ -22,7 +24,7 @@ VENV ?= .venv
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test pytest test-all-pythons bench run-bench lint lib ctest sanitize \
+.PHONY: help demo test pytest recipes test-all-pythons bench run-bench lint lib ctest sanitize \
         tsan asan ext clean distclean
 .DELETE_ON_ERROR:
 
@@ -133,6 +135,11 @@ test:
 pytest: $(VENV)/.test
 	@$(MAKE) --no-print-directory ext
 	$(PY) -m pytest $(ARGS)
+
+recipes: $(VENV)/.test $(VENV)/.recipes
+	@tools/recipes_servers.sh || echo "make: what has no server is skipped"
+	@$(MAKE) --no-print-directory ext
+	$(PY) -m pytest tests/recipes $(ARGS)
 
 # The main interpreter is one of them: an environment for each, .venv-3.12 and so on.
 GORT_PYTHONS ?=

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -599,3 +602,26 @@ def test_goroutines_that_import_one_slow_module_get_one_whole_module(tmp_path: P
         print(len(set(found)), len(sys.runs))
     """
     prints(source, "1 1")
+
+
+def test_who_waits_in_a_callback_from_c_goes_on_on_its_os_thread() -> None:
+    """C code that calls back may hold locks which know it by its OS thread: SQLite's connections hung so."""
+    gate = gort.Chan[None]()
+    threads: list[tuple[int, int]] = []
+
+    def waits() -> None:
+        before = threading.get_native_id()
+        gate.recv_ok()
+        gort.gosched()
+        threads.append((before, threading.get_native_id()))
+
+    callback = ctypes.CFUNCTYPE(None)(waits)
+    waiting = [gort.go(callback) for _ in range(3)]
+    gort.gosched()
+    sleeping = gort.go(time.sleep, 0.05)  # the OS thread that all of them have run on is not free now
+    gort.gosched()
+    gate.close()
+    for g in [*waiting, sleeping]:
+        g.join()
+    assert len(threads) == 3
+    assert all(before == after for before, after in threads), threads
