@@ -388,7 +388,6 @@ void sched_uncount(gfresh *f);  /* it will never start */
 void sched_kick(Dom *d, M *m);  /* wake it (NULL: any idle M) to look around */
 void sched_timer_added(timers *tm, int64_t when);
 void sched_preempt(G *g);       /* the running one; GIL */
-bool sched_in_callback(M *m);   /* must its goroutine stay on its OS thread? */
 bool sched_busy(Dom *d, M *me); /* an M but me runs a G, or has one to run */
 void sched_inject(Dom *d, G *g);
 extern _Atomic int64_t gort_coarse_ns;  /* the time, some 10 ms old at most */
