@@ -299,11 +299,11 @@ cdef void fail(Goroutine self, object e) noexcept:
     cdef Failure f
     if isinstance(e, GoroutineExit):
         return
-    if isinstance(e, KeyboardInterrupt) and self.thread is None and (self.owner == NULL or type(<object>self.owner) is WaitGroup):
-        interrupt_main(e)
-        return
     if self.thread is not None:
         thread_failed(self, e)
+        return
+    if isinstance(e, KeyboardInterrupt) and (self.owner == NULL or type(<object>self.owner) is WaitGroup):
+        interrupt_main(e)
         return
     f = Failure.__new__(Failure)
     f.id = self.node.id

@@ -72,7 +72,7 @@ cdef extern from *:
     #define SPOT(n) ((n / 10 - 1) * 8 + n % 10)
     #define THEIRS(n) gort_spot[SPOT(n)].stock.ml_meth
     #define OURS(n) (gort_spot[SPOT(n)].home ? gort_is_home() : gort_here() != NULL)
-    #define GORT_SPOT(i)                                                                                                 \\
+    #define GORT_SPOT(i)                                                                                             \\
     static PyObject *gort_o##i(PyObject *s, PyObject *a)                                                             \\
     { return OURS(i) ? gort_redirect(SPOT(i), s, &a, 1, NULL) : THEIRS(i)(s, a); }                                   \\
     static PyObject *gort_n##i(PyObject *s, PyObject *a)                                                             \\
@@ -176,7 +176,8 @@ cdef extern from *:
     static PyObject *gort_lock_acquire(PyObject *o, PyObject *args, PyObject *kwargs)
     {
         int got;
-        if (PyTuple_GET_SIZE(args) == 0 && !kwargs && (got = gort_lock_try(o)) != 0) return got < 0 ? NULL : Py_NewRef(Py_True);
+        if (PyTuple_GET_SIZE(args) == 0 && !kwargs && (got = gort_lock_try(o)) != 0)
+            return got < 0 ? NULL : Py_NewRef(Py_True);
         if (!gort_is_home()) return ((gort_kw)(void *)gort_their_acquire)(o, args, kwargs);
         got = gort_lock_wait(o, args, kwargs);
         if (got == 2) return ((gort_kw)(void *)gort_their_acquire)(o, args, kwargs);
@@ -193,7 +194,8 @@ cdef extern from *:
     /* 0, or -1: the type's methods are not what is known of them. */
     static int gort_replace_lock(PyTypeObject *type)
     {
-        static const char *const names[] = { "acquire", "acquire_lock", "__enter__", "release", "release_lock", "__exit__" };
+        static const char *const names[] = { "acquire", "acquire_lock", "__enter__",
+                                             "release", "release_lock", "__exit__" };
         static const int flags[] = { METH_VARARGS | METH_KEYWORDS, METH_VARARGS | METH_KEYWORDS,
                                      METH_VARARGS | METH_KEYWORDS, METH_NOARGS, METH_NOARGS, METH_VARARGS };
         PyMethodDef *defs[6];
@@ -201,7 +203,8 @@ cdef extern from *:
         for (int i = 0; i < 6; i++) {
             PyObject *f = PyDict_GetItemString(type->tp_dict, names[i]);
             defs[i] = f ? gort_def(f) : NULL;
-            if (!defs[i] || (defs[i]->ml_flags & GORT_KINDS) != flags[i] || defs[i]->ml_meth != defs[i / 3 * 3]->ml_meth) return -1;
+            if (!defs[i] || (defs[i]->ml_flags & GORT_KINDS) != flags[i]) return -1;
+            if (defs[i]->ml_meth != defs[i / 3 * 3]->ml_meth) return -1;
         }
         if (!(gort_no_wait = PyTuple_Pack(1, Py_False))) {
             PyErr_Clear();
@@ -209,11 +212,13 @@ cdef extern from *:
         }
         gort_their_acquire = defs[0]->ml_meth;
         gort_their_release = defs[3]->ml_meth;
-        for (int i = 0; i < 6; i++) defs[i]->ml_meth = i < 3 ? (PyCFunction)(void *)gort_lock_acquire : gort_lock_release;
+        for (int i = 0; i < 6; i++)
+            defs[i]->ml_meth = i < 3 ? (PyCFunction)(void *)gort_lock_acquire : gort_lock_release;
         return 0;
     }
     """
     G *gort_here()
+    bint gort_is_home()
     void gort_set_home()
     int gort_replace(PyObject *f, PyObject *ours, bint home)
     object gort_keep(object f)
@@ -264,7 +269,7 @@ cdef int64_t PATIENCE = 10 * 365 * 86400 * <int64_t>1000000000
 
 
 cdef inline void patient(waitopt *o) noexcept:
-    """A handler of signals may end what the standard library waits for: so it is no deadlock of the main goroutine's."""
+    """A handler of signals may end what the standard library waits for: it is no deadlock of the main goroutine."""
     cdef G *g
     if o.deadline == GORT_FOREVER:
         g = gort_curg()
@@ -531,7 +536,7 @@ cdef double TIMEOUT_MAX = _threading.TIMEOUT_MAX
 
 # ---- Lock --------------------------------------------------------------------------------------
 cdef class Lock:
-    """`threading.Lock` for goroutines and threads, whether the standard library is patched or not. Its methods may park."""
+    """`threading.Lock` for goroutines and threads, be the standard library patched or not. Its methods may park."""
     cdef gort_mutex m
     cdef object __weakref__
 
@@ -791,9 +796,6 @@ def _is_home():
     """Whether the calling code runs in the interpreter in which gort was started."""
     return gort_is_home()
 
-cdef extern from *:
-    bint gort_is_home()
-
 
 # ---- time, descriptors, processes -----------------------------------------------------------------
 _stock_sleep = gort_keep(_time.sleep)
@@ -864,11 +866,6 @@ cdef int wait_fd(int fd, bint own, int side, double seconds) except -1:
         pd_close(pd)
         pd_free(pd)
         main_due()
-
-
-def _wait_fd(int fd, bint write, seconds=None):
-    """Wait until a descriptor is ready; False after `seconds`. Parks."""
-    return wait_fd(fd, False, PD_WRITE if write else PD_READ, -1.0 if seconds is None else to_seconds(seconds, "seconds")) != 0
 
 
 def _os_read(fd, n, /):
