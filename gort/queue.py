@@ -53,3 +53,10 @@ def _in_place() -> list[tuple[Any, Callable[..., Any], bool]]:
         (_queue.SimpleQueue.put, _runtime._simple_put, True),
         (_queue.SimpleQueue.put_nowait, _runtime._simple_put, True),
     ]
+
+
+def _patched() -> None:
+    from gort import monkey
+
+    if not monkey.is_patched("threading"):  # then the locks of queues made from now on are ours
+        vars(_stock)["threading"] = gort.threading

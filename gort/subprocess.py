@@ -196,5 +196,7 @@ __all__ = [
 ]
 
 # ---- for gort.monkey ----------------------------------------------------------------
-_PATCHES: dict[str, dict[str, object]] = {"subprocess": {"io": _cooperative_io}}
+_PATCHES: dict[str, dict[str, object]] = {
+    "subprocess": {"io": _cooperative_io, "_PopenSelector": gort.selectors.PollSelector}
+}
 _METHODS: list[tuple[type, str, Any]] = [(_stock.Popen, "_wait", _wait)]
