@@ -540,7 +540,7 @@ static int preempt_here(void *arg)
     if (!g || g->kind != GK_PYTHON || m->ts != PyThreadState_Get() || atomic_load(&sysmon_no_python)) return 0;
     int64_t asked = atomic_exchange(&m->preempt, 0);
     if (!asked) return 0;
-    int64_t held = asked == PREEMPT_CALLS ? 0 : gort_now_ns() - asked;
+    int64_t held = gort_now_ns() - asked;
     if (gort_blocked_ns && held >= gort_blocked_ns) tell_held(g, held);
     pyc_preempting(main_ts->interp);
     sched_preempt(g);

@@ -243,7 +243,6 @@ struct P {
 
 /* ---- M ---------------------------------------------------------------- */
 enum { C_NONE = 0, C_PARK, C_YIELD, C_REJOIN, C_PREEMPT, C_DEAD, C_MOVE };
-#define PREEMPT_CALLS 1
 struct M {
     G *curg;                    /* the goroutine it runs, NULL on g0 */
     P *p;                       /* GIL builds, Python domain: changed under the GIL */
@@ -259,8 +258,7 @@ struct M {
     bool spinning;
     _Atomic bool demoted;       /* sysmon lets other threads go before its own */
     bool idle;                  /* on the idle list; dom.lock */
-    _Atomic int64_t preempt;    /* when sysmon asked its goroutine, which had the GIL, to let others run;
-                                   or PREEMPT_CALLS: it makes calls; 0: it has */
+    _Atomic int64_t preempt;    /* when sysmon asked its goroutine to let others run; 0: it has */
     _Atomic uint32_t note;      /* futex: 1 = woken */
     _Atomic bool in_poll;       /* it sleeps in the network poller instead; see netpoll_sleep */
     uint32_t rng;

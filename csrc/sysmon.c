@@ -10,17 +10,15 @@
  * - Polls the network if nobody did for 10 ms. From an M whose goroutine sits in a call
  *   for over 1 ms it also takes the P if nothing but the network could need it.
  * - Keeps the coarse clock, and prints GORT_DEBUG=schedtrace lines.
- * It polls every 20 us after it did something or saw somebody wait for one in a call,
- * doubling up to 10 ms after 1 ms of nothing (to 1 ms while a goroutine has the GIL, to
- * the next timer or arrival while one sits in a call), and sleeps once every P of both
- * domains has been idle for 10 ms and the main thread is not in a call.
+ * It polls every 20 us after it did something, doubling up to 10 ms after 1 ms
+ * of nothing (to 1 ms while a goroutine has the GIL, to the next timer or arrival
+ * while one sits in a call), and sleeps once every P of both domains has been idle
+ * for 10 ms and the main thread is not in a call.
  *
- * Short calls (10 us to 1 ms: a statement of SQLite, a piece of a file). Who lost its P
- * goes on without one from call to call, beside the P, and that is how such goroutines
- * use the other processors: one less of them than there are processors may. More
- * would only contend for the GIL, and be preempted by the kernel while they hold it; they
- * are told to queue up for the P again, and a P is then taken from who makes calls only if
- * it does not answer to preemption: it sits in one call for long.
+ * Who lost its P in a call goes on without one from call to call, and is let in when it
+ * comes back by whoever schedules (ctx_offer). To take the P sooner from who makes short
+ * calls that compute (a statement of SQLite, a piece of a file) was tried and does harm:
+ * many then contend for the GIL, and the kernel preempts who has it.
  *
  * Retaking needs the GIL: all changes of m->p that a running Python goroutine
  * could see are made under it, so an M that comes back from its call and takes
@@ -30,14 +28,12 @@
 #include "schedint.h"
 
 #include <stdio.h>
-#include <string.h>
 #include <unistd.h>
 
 #define POLL_MIN_NS 20000
 #define POLL_MAX_NS 10000000
 #define SLICE_NS 10000000       /* how long one may compute while others wait who do so too (Go) */
 #define TURN_NS 1000000         /* ... while others wait who do not */
-#define HOT_NS 5000000          /* how long it looks closely */
 #define OWN_SLICE 100000        /* the kernel's slice for sysmon */
 #define CALL_SLICE 6000000      /* ... and for who lost its P in a call; the default is 0.7 to 3 ms */
 #define NET_NS 1000000          /* how long one may sit in a call while nobody polls the network */
@@ -45,10 +41,7 @@
 _Atomic int64_t gort_coarse_ns;
 static _Atomic uint32_t sleeping; /* futex: 1 = sysmon sleeps until woken; 2: there is none yet */
 static int64_t started_ns;
-static int64_t hot_until;
 static bool in_call;              /* a P's goroutine sits in one, so it seemed */
-static struct { M *m; int64_t seen; } loose[64]; /* who has the GIL now and then, and no P */
-static int nloose;                /* as many may */
 static int64_t turn_ns;           /* GORT_DEBUG=turn=US, or TURN_NS; small ones find races */
 int64_t gort_blocked_ns;          /* GORT_DEBUG=blocked=MS: tell who holds the GIL for so long */
 _Atomic bool sysmon_no_python;    /* the interpreter is going away */
@@ -77,8 +70,6 @@ void sysmon_fork(void)
     atomic_store(&sysmon_tid, 0);
     atomic_store(&watching, 0);
     in_call = false;
-    hot_until = 0;
-    memset(loose, 0, sizeof loose);
 }
 
 static bool all_idle(Dom *d)
@@ -96,11 +87,6 @@ static uint64_t activity(Dom *d)
 }
 
 /* ---- retake: Python domain ------------------------------------------------ */
-static bool work_waits(Dom *d, P *p, int64_t now)
-{
-    return !runq_empty(p) || atomic_load(&d->runqsize) > 0 || atomic_load(&p->tm.next) <= now;
-}
-
 static bool stuck(Dom *d, P *p, uint32_t *tick, int64_t *since)
 {   /* running, no scheduling since the last poll, and others could run */
     uint32_t t = atomic_load_explicit(&p->schedtick, memory_order_relaxed);
@@ -111,46 +97,7 @@ static bool stuck(Dom *d, P *p, uint32_t *tick, int64_t *since)
     int64_t now = gort_now_ns();
     M *m = atomic_load(&p->m);
     if (netpoll_wanted() && now - *since > NET_NS && m && gort_py->detached(m) == 1) return true;
-    return work_waits(d, p, now);
-}
-
-/* Have m's goroutine let others run. What was asked may have come to another thread. */
-static void ask(M *m, int64_t now, int64_t how)
-{
-    static int64_t asked;
-    if (!atomic_load(&m->preempt)) atomic_store(&m->preempt, how);
-    else if (now - asked < TURN_NS) return;
-    asked = now;
-    gort_py->preempt(m);
-}
-
-/* ---- goroutines that make calls without a P --------------------------------- */
-static bool is_loose(int i, int64_t now)
-{
-    M *m = loose[i].m;
-    return m && now - loose[i].seen < HOT_NS && !__atomic_load_n(&m->p, __ATOMIC_RELAXED) &&
-           __atomic_load_n(&m->curg, __ATOMIC_RELAXED);
-}
-
-static bool loose_full(int64_t now)
-{
-    for (int i = 0; i < nloose; i++)
-        if (!is_loose(i, now)) return false;
-    return true;
-}
-
-/* m has the GIL and no P. May it go on so? */
-static bool may_be_loose(M *m, int64_t now)
-{
-    int room = -1;
-    for (int i = 0; i < nloose; i++) {
-        if (loose[i].m == m) room = i;
-        else if (room < 0 && !is_loose(i, now)) room = i;
-    }
-    if (room < 0) return false;
-    loose[room].m = m;
-    loose[room].seen = now;
-    return true;
+    return !runq_empty(p) || atomic_load(&d->runqsize) > 0 || atomic_load(&p->tm.next) <= now;
 }
 
 /* Calls that compute (zlib) may have more threads than there are processors: whoever
@@ -182,14 +129,8 @@ static bool retake(Dom *d, int64_t now, int64_t *most)
             if (netpoll_wanted() && next > NET_NS) next = NET_NS;
             if (next < *most) *most = next < POLL_MIN_NS ? POLL_MIN_NS : next;
             in_call = true;
-            if (work_waits(d, p, now)) hot_until = now + HOT_NS;
         }
-        if (!how || !wait) continue;
-        int64_t age = now - since[i], least = how == 2 ? POLL_MAX_NS : loose_full(now) ? 2 * turn_ns : 0;
-        if (age < least) {
-            if (how == 1 && age >= turn_ns) ask(m, now, PREEMPT_CALLS);
-            continue;
-        }
+        if (!wait || !how || (how == 2 && now - since[i] < POLL_MAX_NS)) continue;
         void *save = gort_py->gil_enter();
         if (!save) return did;
         m = atomic_load(&p->m);
@@ -232,17 +173,19 @@ static int64_t preempt(Dom *d, int64_t now)
     uint64_t t;
     M *m = gort_py->running(d, &t);
     if (!m) return POLL_MAX_NS;
-    if (!__atomic_load_n(&m->p, __ATOMIC_RELAXED) && !may_be_loose(m, now)) {
-        ask(m, now, PREEMPT_CALLS);
-        return turn_ns;
-    }
     if (m != last || t != turn) {
         last = m;
         turn = t;
         since = now;
         atomic_store(&m->preempt, 0);
     } else if (now - since >= turn_ns && (gort_blocked_ns || others_wait(d, m, now, now - since))) {
-        ask(m, now, now);
+        static int64_t asked;
+        bool again = atomic_load(&m->preempt) != 0;
+        if (!again || now - asked >= TURN_NS) { /* it may have come to another thread */
+            if (!again) atomic_store(&m->preempt, now);
+            asked = now;
+            gort_py->preempt(m);
+        }
     }
     return turn_ns;
 }
@@ -350,7 +293,7 @@ static void *sysmon_main(void *arg)
         if (gort_py) {
             did |= overdue(&gort_python, now);
             if (!atomic_load(&sysmon_no_python)) {
-                did |= retake(&gort_python, now, &most) || now < hot_until;
+                did |= retake(&gort_python, now, &most);
                 int64_t soon = preempt(&gort_python, now);
                 if (soon < most) most = soon;
                 signals(&gort_python, now);
@@ -385,9 +328,6 @@ static void *sysmon_main(void *arg)
 void sysmon_start(void)
 {
     started_ns = gort_now_ns();
-    nloose = os_ncpu() - 1;
-    if (nloose < 1) nloose = 1;
-    if (nloose > (int)(sizeof loose / sizeof *loose)) nloose = (int)(sizeof loose / sizeof *loose);
     turn_ns = config_debug("turn", TURN_NS / 1000) * 1000;
     gort_blocked_ns = config_debug("blocked", 0) * 1000000;
     if (config_debug("nosysmon", 0)) return;
