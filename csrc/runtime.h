@@ -44,7 +44,8 @@
  *   out of reach of a late claim, which is at most some microseconds old.
  *
  * Lock order (take left before right):
- *   chan locks (several: by address) -> timers.lock -> dom.lock -> stackpool.lock
+ *   chan locks (several: by address), a pd's -> timers.lock -> dom.lock ->
+ *   stackpool.lock; the poller's pool lock is innermost.
  *   A claim's goready is called after the chan lock is released where possible;
  *   it takes dom.lock only. No lock is ever held across a stack switch, and none
  *   while the GIL is waited for but pyctx.c's helper_lock, which comes before it.
