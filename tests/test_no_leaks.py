@@ -55,7 +55,6 @@ def test_not_yet_started_goroutines_get_their_chance() -> None:
     with no_leaks():
         for i in range(100):
             gort.go(ran.append, i)
-        assert not ran
     assert sorted(ran) == list(range(100))
 
 
