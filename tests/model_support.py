@@ -12,13 +12,15 @@ table (test_waiting.py).
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import subprocess
 import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ import pytest
 import gort
 import gort.errgroup
 import gort.net
+import gort.polling
 import gort.rate
 import gort.singleflight
 import gort.sync
@@ -46,6 +49,22 @@ def spin_until(condition: Callable[[], object], what: str = "the condition") -> 
         if time.monotonic() > deadline:
             raise AssertionError(f"{what} did not come true\n{gort.stack(all=True)}")
         gort.gosched()
+
+
+def descriptors() -> int:
+    """How many are open."""
+    return len(os.listdir("/proc/self/fd"))
+
+
+@contextmanager
+def no_descriptor_left() -> Iterator[None]:
+    """Fails if the block leaves a goroutine or a descriptor behind."""
+    before = descriptors()
+    yield
+    spin_until(lambda: gort.num_goroutine() == 1)
+    gc.collect()
+    gort.polling._forget()
+    assert descriptors() <= before + 2, "descriptors left open"  # the poller's own two
 
 
 def at_rest(g: Any) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
 import resource
 import select as stdlib
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from model_support import EVERYWHERE, PATIENCE, PlainThread, output_of, park, settle, spin_until
+from model_support import EVERYWHERE, PATIENCE, PlainThread, no_descriptor_left, output_of, park, settle
 
 import gort
 from gort import blocking, go, polling, selectors
@@ -25,18 +24,10 @@ everywhere = pytest.mark.parametrize("where", EVERYWHERE)
 Pair = tuple[socket.socket, socket.socket]
 
 
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
-
-
 @pytest.fixture(autouse=True)
 def no_descriptor_is_left() -> Iterator[None]:
-    before = descriptors()
-    yield
-    spin_until(lambda: gort.num_goroutine() == 1)
-    gc.collect()
-    polling._forget()
-    assert descriptors() <= before + 2, "descriptors left open"  # the poller's own two
+    with no_descriptor_left():
+        yield
 
 
 @pytest.fixture

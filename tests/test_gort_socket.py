@@ -21,7 +21,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from model_support import EVERYWHERE, PATIENCE, PlainThread, finish, output_of, park, settle, spin_until
+from model_support import (
+    EVERYWHERE,
+    PATIENCE,
+    PlainThread,
+    finish,
+    no_descriptor_left,
+    output_of,
+    park,
+    settle,
+    spin_until,
+)
 
 import gort
 import gort.polling
@@ -31,18 +41,10 @@ everywhere = pytest.mark.parametrize("where", EVERYWHERE)
 Pair = tuple[socket.socket, socket.socket]
 
 
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
-
-
 @pytest.fixture(autouse=True)
 def no_descriptor_is_left() -> Iterator[None]:
-    before = descriptors()
-    yield
-    spin_until(lambda: gort.num_goroutine() == 1)
-    gc.collect()
-    gort.polling._forget()
-    assert descriptors() <= before + 2, "descriptors left open"  # the poller's own two
+    with no_descriptor_left():
+        yield
 
 
 @pytest.fixture

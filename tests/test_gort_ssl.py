@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import gc
 import os
 import socket as stdlib_socket
 import ssl as stdlib
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from model_support import EVERYWHERE, PATIENCE, PlainThread, finish, park, settle, spin_until
+from model_support import EVERYWHERE, PATIENCE, PlainThread, finish, no_descriptor_left, park, settle, spin_until
 
 import gort
 from gort import go, socket, ssl, sync
@@ -25,17 +24,10 @@ CERTIFICATE = str(Path(__file__).with_name("data") / "localhost.pem")
 Pair = tuple[Any, Any]
 
 
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
-
-
 @pytest.fixture(autouse=True)
 def no_descriptor_is_left() -> Iterator[None]:
-    before = descriptors()
-    yield
-    spin_until(lambda: gort.num_goroutine() == 1)
-    gc.collect()
-    assert descriptors() <= before + 2, "descriptors left open"  # the poller's own two
+    with no_descriptor_left():
+        yield
 
 
 def server_context() -> Any:

@@ -11,7 +11,7 @@ import sys
 from typing import Any
 
 import pytest
-from model_support import PlainThread, output_of, park, spin_until
+from model_support import PlainThread, descriptors, output_of, park, spin_until
 
 import gort
 from gort import subprocess
@@ -205,9 +205,6 @@ def test_a_hundred_processes_without_a_thread_each() -> None:
 
 
 def test_nothing_is_left_open() -> None:
-    def descriptors() -> int:
-        return len(os.listdir("/proc/self/fd"))
-
     subprocess.run(["true"], check=True)
     before = descriptors()
     for _ in range(5):

@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from model_support import EVERYWHERE, PATIENCE, PlainThread, park, settle, spin_until
+from model_support import EVERYWHERE, PATIENCE, PlainThread, no_descriptor_left, park, settle, spin_until
 
 import gort
 from gort import context, go, net
@@ -31,17 +31,10 @@ from gort import context, go, net
 everywhere = pytest.mark.parametrize("where", EVERYWHERE)
 
 
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
-
-
 @pytest.fixture(autouse=True)
 def no_descriptor_is_left() -> Iterator[None]:
-    before = descriptors()
-    yield
-    spin_until(lambda: gort.num_goroutine() == 1)
-    gc.collect()
-    assert descriptors() <= before + 2, "descriptors left open"  # the poller's own two
+    with no_descriptor_left():
+        yield
 
 
 def tcp_pair(address: str = "127.0.0.1:0") -> tuple[net.Conn, net.Conn]:

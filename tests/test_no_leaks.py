@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from model_support import output_of
 
 import gort
 from gort.testing import LeakError, no_leaks, synctest
@@ -51,11 +52,19 @@ def test_each_leak_is_reported(gate: gort.Chan[None]) -> None:
 
 
 def test_not_yet_started_goroutines_get_their_chance() -> None:
-    ran = []
-    with no_leaks():
-        for i in range(100):
-            gort.go(ran.append, i)
-    assert sorted(ran) == list(range(100))
+    program = """
+        import gort
+        from gort.testing import no_leaks
+
+        ran = []
+        with no_leaks():
+            for i in range(100):
+                gort.go(ran.append, i)
+            assert not ran
+        assert sorted(ran) == list(range(100))
+    """
+    # A turn of 100 s: who starts them is not preempted meanwhile.
+    assert output_of(program, GORT_DEBUG="turn=100000000") == ""
 
 
 def test_those_on_their_way_out_get_their_chance(gate: gort.Chan[None]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import http.client
 import io
-import os
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from model_support import PATIENCE, spin_until
+from model_support import PATIENCE, descriptors, spin_until
 
 import gort
 from gort import go, net, wsgi
@@ -33,10 +32,6 @@ def echo(environ: dict[str, Any], start_response: Any) -> list[bytes]:
     body = environ["wsgi.input"].read()
     start_response("200 OK", [("Content-Type", "application/octet-stream")])
     return [body]
-
-
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
 
 
 @contextmanager

@@ -1,12 +1,12 @@
 """http_server.py PORT [DIRECTORY of cert.pem and key.pem]: the HTTP clients' server; threads, no gort.
 
-    GET  /text/WORD         WORD
-    POST /echo              the body, with a length or in chunks, as it came
-    GET  /stream/N          N chunks of CHUNK bytes, in chunked encoding: chunk k is `chunk(k)`
-    GET  /slow/SECONDS      "done", after so long
-    GET  /cut/N             claims 2 N bytes, sends N and closes
-    GET  /redirect/WORD     to /text/WORD
-    GET  /count             how many connections there were, about
+GET  /text/WORD         WORD
+POST /echo              the body, with a length or in chunks, as it came
+GET  /stream/N          N chunks of CHUNK bytes, in chunked encoding: chunk k is `chunk(k)`
+GET  /slow/SECONDS      "done", after so long
+GET  /cut/N             claims 2 N bytes, sends N and closes
+GET  /redirect/WORD     to /text/WORD
+GET  /count             how many connections there were, about
 """
 
 from __future__ import annotations
