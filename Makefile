@@ -8,6 +8,7 @@
 #   make recipes             only tests/recipes, with the servers and packages it needs (as root, it
 #                            installs what is missing of the servers)
 #   make test-all-pythons    pytest on every CPython found by pyenv, and GORT_PYTHONS
+#   make soak [SECONDS=3600] everything at once, for 60 s; nothing may be lost or grow
 #   make bench [ARGS=--quick]   gort beside its peers; all of it takes about 25 minutes
 #   make lint                ruff, mypy, cython-lint
 #   make lib                 build/libgort.a, the runtime without Python
@@ -24,7 +25,7 @@ VENV ?= .venv
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test pytest recipes test-all-pythons bench run-bench lint lib ctest sanitize \
+.PHONY: help demo test pytest recipes soak test-all-pythons bench run-bench lint lib ctest sanitize \
         tsan asan ext clean distclean
 .DELETE_ON_ERROR:
 
@@ -140,6 +141,11 @@ recipes: $(VENV)/.test $(VENV)/.recipes
 	@tools/recipes_servers.sh || echo "make: what has no server is skipped"
 	@$(MAKE) --no-print-directory ext
 	$(PY) -m pytest tests/recipes $(ARGS)
+
+SECONDS ?= 60
+soak: $(VENV)/.test
+	@$(MAKE) --no-print-directory ext
+	$(PY) -m benchmarks.soak --seconds $(SECONDS) $(ARGS)
 
 # The main interpreter is one of them: an environment for each, .venv-3.12 and so on.
 GORT_PYTHONS ?=

@@ -23,6 +23,7 @@
 
 #define M_STACK ((size_t)1 << 20)
 #define RECHECK_NS 100000000    /* deadlock is looked for again after that */
+#define SIGNAL_NS 1000000000    /* ... and a signal that came just before the main M slept, should sysmon miss it */
 
 static _Atomic uint32_t next_mid;
 static sigset_t python_mask;     /* the main thread's when gort was imported */
@@ -300,6 +301,7 @@ static bool m_idle_once(M *m, bool recheck, bool listed)
     }
     if (recheck && (timeout < 0 || timeout > RECHECK_NS)) timeout = RECHECK_NS;
     if (m->ts) gort_py->detach(m);
+    if (m == d->main_m && (timeout < 0 || timeout > SIGNAL_NS)) timeout = SIGNAL_NS;
     if (m == d->main_m && gort_py->signals()) timeout = 0;
     int events = 0;
     if (poll) events = netpoll_sleep(m, timeout);
@@ -471,8 +473,7 @@ void sched_timer_added(timers *tm, int64_t when)
 {
     P *p = tm->p;
     Dom *d = p->dom;
-    M *m = getm();
-    if (m && m->p == p) return; /* its owner looks at it in time, or sysmon does */
+    if (sched_own_p() == p) return; /* its owner looks at it in time, or sysmon does */
     P *start = NULL;
     gmutex_lock(&d->lock);
     if (d->timer_m) {

@@ -394,6 +394,8 @@ static void ctx_drop(G *g)
 }
 
 /* ---- what the scheduler asks ------------------------------------------------------ */
+static bool ctx_has_gil(M *m) { return m->ts && _PyThreadState_UncheckedGet() == m->ts; }
+
 static bool ctx_signals(void) { return pyc_signals_pending(main_ts); }
 
 int pyctx_check_signals(void)
@@ -635,7 +637,7 @@ static const pyhooks hooks = {
     .release = ctx_release, .acquire = ctx_acquire, .deadlock = ctx_deadlock,
     .signals = ctx_signals, .dump = ctx_dump, .detached = ctx_detached,
     .gil_enter = ctx_gil_enter, .gil_leave = ctx_gil_leave, .drop = ctx_drop, .start = ctx_start,
-    .running = ctx_running, .offer = ctx_offer, .preempt = ctx_preempt, .deep = ctx_deep, .shallow = pyctx_shallow,
+    .has_gil = ctx_has_gil, .running = ctx_running, .offer = ctx_offer, .preempt = ctx_preempt, .deep = ctx_deep, .shallow = pyctx_shallow,
     .fork_before = ctx_fork_before, .fork_parent = ctx_fork_parent, .fork_child = ctx_fork_child, .fork_ts = ctx_fork_ts,
 };
 

@@ -314,6 +314,7 @@ typedef struct pyhooks {
     void (*dump)(int fd, G *g);   /* async-signal-safe Python stack */
     int (*detached)(M *m);        /* is m's G in a call? 1: so it seems; 2: or it waits
                                      for the GIL, which another thread has */
+    bool (*has_gil)(M *m);        /* the calling M: does its goroutine hold the GIL? */
     M *(*running)(Dom *d, uint64_t *turn); /* whose goroutine has the GIL, or NULL; turn: another
                                      with each goroutine that runs. A guess, it needs no GIL */
     void (*offer)(M *m);          /* let a thread in that waits for the GIL, if one does */
@@ -339,6 +340,7 @@ extern size_t gort_ts_callbacks; /* a thread state's int that is above 1 while C
 M *getm(void);                  /* NULL in a plain OS thread */
 uint32_t gort_rand(uint32_t n); /* 0 .. n-1 */
 int64_t sched_stuck_threads(void); /* GIL: Python threads that only a wake-up can free */
+P *sched_own_p(void);           /* the calling M's, if nobody can take it away meanwhile; or NULL */
 G *getg_waiter(bool python);    /* the G that stands for the caller in a wait */
 
 /* ---- fork.c ------------------------------------------------------------ */

@@ -162,10 +162,19 @@ static void fiber_new(G *g) { (void)g; }
 static void fiber_end(G *g) { (void)g; }
 #endif
 
-static P *own_p(Dom *d)
+/* The P that the caller may use. C code that a Python goroutine has called and that has
+ * released the GIL has none: sysmon may take it away at any moment. */
+P *sched_own_p(void)
 {
     M *m = getm();
-    return m && m->dom == d ? m->p : NULL;
+    if (!m) return NULL;
+    return m->curg && m->dom == &gort_python && unlikely(!gort_py->has_gil(m)) ? NULL : m->p;
+}
+
+static P *own_p(Dom *d)
+{
+    P *p = sched_own_p();
+    return p && p->dom == d ? p : NULL;
 }
 
 static G *gfree_take(Dom *d, P *p)
@@ -418,8 +427,7 @@ void g_ready_last(G *g) { make_ready(g, false); }
  * overflowed would put the first ones last. How many there were. */
 int g_ready_list(G *first)
 {
-    M *m = getm();
-    P *p = m ? m->p : NULL;
+    P *p = sched_own_p();
     G *rest[2] = {0}, **last[2] = { &rest[0], &rest[1] };
     int n = 0;
     for (G *g = first, *next; g; g = next, n++) {

@@ -169,7 +169,7 @@ static int64_t preempt(Dom *d, int64_t now)
 {
     static M *last;
     static uint64_t turn;
-    static int64_t since;
+    static int64_t since, asked;
     uint64_t t;
     M *m = gort_py->running(d, &t);
     if (!m) return POLL_MAX_NS;
@@ -179,7 +179,6 @@ static int64_t preempt(Dom *d, int64_t now)
         since = now;
         atomic_store(&m->preempt, 0);
     } else if (now - since >= turn_ns && (gort_blocked_ns || others_wait(d, m, now, now - since))) {
-        static int64_t asked;
         bool again = atomic_load(&m->preempt) != 0;
         if (!again || now - asked >= TURN_NS) { /* it may have come to another thread */
             if (!again) atomic_store(&m->preempt, now);
@@ -192,16 +191,21 @@ static int64_t preempt(Dom *d, int64_t now)
 
 /* The main thread looks for signals when it goes idle and between bytecodes of the
  * main goroutine. That may wait while the thread computes for another, or is in a call;
- * and it is not told of them while the main goroutine sits in a call elsewhere. */
+ * and it is not told of them while the main goroutine sits in a call elsewhere, nor when
+ * another thread got it, or itself after its last look and before it slept. */
 static void signals(Dom *d, int64_t now)
 {
     static int64_t since;
-    if (!d->main_m || !gort_py->signals() || __atomic_load_n(&d->main_m->idle, __ATOMIC_RELAXED)) {
+    if (!d->main_m || !gort_py->signals()) {
         since = GORT_FOREVER;
         return;
     }
     if (since == GORT_FOREVER) since = now;
     if (now - since < TURN_NS) return; /* mostly it is handled at once */
+    if (__atomic_load_n(&d->main_m->idle, __ATOMIC_RELAXED)) {
+        sched_kick(d, d->main_m);
+        return;
+    }
     if (wait_interrupt(gort_main_g, WC_INTR)) return;
     M *m = __atomic_load_n(&gort_main_g->m, __ATOMIC_RELAXED);
     if (m != d->main_m && __atomic_load_n(&m->curg, __ATOMIC_RELAXED) == gort_main_g) os_interrupt(atomic_load(&m->tid));
@@ -314,6 +318,7 @@ static void *sysmon_main(void *arg)
         uint64_t act = activity(&gort_native) + (gort_py ? activity(&gort_python) : 0);
         bool quiet = delay == POLL_MAX_NS && act == last_act;
         last_act = act;
+        if (gort_py && gort_py->signals()) quiet = false;
         if (!quiet || trace_ns > 0 || netpoll_wanted() || !all_idle(&gort_native) || (gort_py && !all_idle(&gort_python))) continue;
         atomic_store(&sleeping, 1);
         if (all_idle(&gort_native) && (!gort_py || all_idle(&gort_python)))

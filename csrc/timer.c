@@ -82,7 +82,8 @@ timers *timer_home(bool real)
 {
     M *m = getm();
     if (!real && m && m->curg && unlikely(m->curg->bubble && m->curg->bubble->fake)) return &m->curg->bubble->tm;
-    if (m && m->p) return &m->p->tm;
+    P *p = sched_own_p();
+    if (p) return &p->tm;
     Dom *d = m ? m->dom : gort_python.main_m ? &gort_python : &gort_native;
     return &atomic_load(&d->allp[0])->tm;
 }

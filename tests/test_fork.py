@@ -456,6 +456,8 @@ def test_multiprocessing_from_several_goroutines(method: str, tmp_path: Path) ->
                     p.start()
                     n = q.get()
                     p.join()
+                    while p.exitcode is None:  # another one's start() reaps whoever ended, and notes it later
+                        time.sleep(0.001)
                     return n, p.exitcode
 
                 def pool():

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -384,6 +386,63 @@ def test_a_signal_handler_runs_while_main_waits_and_the_wait_goes_on() -> None:
     finally:
         signal.signal(signal.SIGUSR1, old)
     assert log == [signal.SIGUSR1]
+
+
+# Preloaded, it sends a signal where none is expected: after the last look for one, before the sleep.
+LATE_SIGNAL = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+int armed; /* how many sleeps of the main thread are to be hit */
+
+static void hit(void)
+{
+    if (armed > 0 && gettid() == getpid()) {
+        armed--;
+        tgkill(getpid(), getpid(), SIGUSR1);
+    }
+}
+
+long syscall(long number, ...)
+{
+    long a[6], (*real)(long, ...) = dlsym(RTLD_NEXT, "syscall");
+    va_list ap;
+    va_start(ap, number);
+    for (int i = 0; i < 6; i++) a[i] = va_arg(ap, long);
+    va_end(ap);
+    if (number == SYS_epoll_pwait2 || (number == SYS_futex && (a[1] & 127) == 0)) hit(); /* FUTEX_WAIT */
+    return real(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+}
+"""
+
+
+@pytest.mark.parametrize("network", [False, True], ids=["futex", "poller"])
+def test_a_signal_just_before_the_main_thread_sleeps_is_not_lost(tmp_path: Path, network: bool) -> None:
+    source, shim = tmp_path / "late.c", tmp_path / "late.so"
+    source.write_text(LATE_SIGNAL)
+    subprocess.run([os.environ.get("CC", "cc"), "-shared", "-fPIC", str(source), "-o", str(shim), "-ldl"], check=True)
+    program = f"""
+        import ctypes, signal
+        import gort
+        from gort import net
+
+        if {network}:
+            ends = net.pipe()
+            gort.go(ends[0].read, 1)
+        gort.go(gort.sleep, 1000)
+        ch = gort.Chan(9)
+        signal.signal(signal.SIGUSR1, lambda *a: ch.send_nowait(1))
+        armed = ctypes.c_int.in_dll(ctypes.CDLL({str(shim)!r}), "armed")
+        gort.sleep(0.1)
+        for i in range(3):
+            armed.value = 1
+            print(ch.recv(), armed.value)
+    """
+    assert output_of(program, LD_PRELOAD=str(shim)) == "1 0\n" * 3
 
 
 def test_sigint_is_keyboard_interrupt_in_main_wherever_it_waits() -> None:

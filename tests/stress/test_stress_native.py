@@ -258,3 +258,21 @@ def test_many_native_goroutines_come_and_go(native_lib: Any, procs: int) -> None
     launchers: list[Any] = [gort.go(launch, part) for part in share(n, 2)]
     exactly_once((ch.recv() for _ in range(n)), n)
     join_all(launchers)
+
+
+@pytest.mark.parametrize("cap", [0, 1, 64])
+def test_python_goroutines_send_from_c_code_without_the_gil(native_lib: Any, cap: int) -> None:
+    """Their P may be taken away at any moment meanwhile, so they put nothing on its queue."""
+    n = scaled(200_000)
+    ch: Any = gort.Chan(cap, dtype="i64")
+    jobs = [Job(out=ch.ptr, first=part.start, count=len(part)) for part in share(n, 3)]
+
+    def call(job: Job) -> None:
+        native_lib.produce(ctypes.addressof(job))
+
+    native_lib.produce.argtypes = [ctypes.c_void_p]
+    takers = [gort.go(list, ch) for _ in range(3)]
+    join_all([gort.go(call, job) for job in jobs])
+    ch.close()
+    assert [job.status for job in jobs] == [OK] * 3
+    exactly_once((v for g in takers for v in g.join()), n)
