@@ -49,7 +49,6 @@ static gmutex helper_lock;
 static gmutex new_lock;          /* up to 3.12: a thread state is being made */
 static int64_t dead_threads;     /* CPython still counts them: their fork's parent has them */
 static _Atomic bool helper_in;   /* helper_ts holds the GIL */
-static ptrdiff_t slot_offset;    /* from the thread pointer; 0: stock swaps */
 static bool fast;
 
 /* ---- the hidden slot of the current thread state --------------------------- */
@@ -58,7 +57,7 @@ static char *thread_pointer(void) { return __builtin_thread_pointer(); }
 /* Never inlined: its address belongs to the OS thread, which a switch changes. */
 __attribute__((unused)) static NOINLINE PyThreadState **current_slot(void)
 {
-    return (PyThreadState **)(void *)(thread_pointer() + slot_offset);
+    return (PyThreadState **)(void *)(thread_pointer() + gort_ts_slot);
 }
 
 #if PYC_KNOWS_SWAP
@@ -106,12 +105,13 @@ static void find_slot(void)
         f.n = n;
     }
     if (f.n == 1) {
-        slot_offset = f.off[0];
+        gort_ts_slot = f.off[0];
         fast = true;
         pyc_fast_swap(current_slot(), a, b); /* and the other way round: does CPython see it? */
         bool ok = PyThreadState_Get() == b && PyGILState_GetThisThreadState() == b;
         pyc_fast_swap(current_slot(), b, a);
         fast = ok && PyThreadState_Get() == a && PyGILState_GetThisThreadState() == a;
+        if (!fast) gort_ts_slot = 0;
     }
     PyThreadState_Clear(b);
     pyc_unbind_key(b);
@@ -394,7 +394,7 @@ static void ctx_drop(G *g)
 }
 
 /* ---- what the scheduler asks ------------------------------------------------------ */
-static bool ctx_has_gil(M *m) { return m->ts && _PyThreadState_UncheckedGet() == m->ts; }
+static bool ctx_has_gil(M *m) { return _PyThreadState_UncheckedGet() == m->ts; }
 
 static bool ctx_signals(void) { return pyc_signals_pending(main_ts); }
 

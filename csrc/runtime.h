@@ -333,6 +333,7 @@ typedef struct pyhooks {
     void (*shallow)(G *g);        /* it was deep, and runs: undo that if it is so no more */
 } pyhooks;
 extern const pyhooks *gort_py;
+extern ptrdiff_t gort_ts_slot;
 extern size_t gort_ts_callbacks; /* a thread state's int that is above 1 while C code has called back */
 
 /* ---- current M and G -------------------------------------------------- */

@@ -162,13 +162,24 @@ static void fiber_new(G *g) { (void)g; }
 static void fiber_end(G *g) { (void)g; }
 #endif
 
+/* Where an OS thread has its Python thread state, from the thread pointer on; 0: gort_py->has_gil() knows */
+ptrdiff_t gort_ts_slot;
+
 /* The P that the caller may use. C code that a Python goroutine has called and that has
- * released the GIL has none: sysmon may take it away at any moment. */
-P *sched_own_p(void)
+ * released the GIL has none: sysmon may take it away at any moment. Not inlined, as getm(). */
+NOINLINE P *sched_own_p(void)
 {
-    M *m = getm();
+    M *m = tls_m;
     if (!m) return NULL;
-    return m->curg && m->dom == &gort_python && unlikely(!gort_py->has_gil(m)) ? NULL : m->p;
+    if (m->dom == &gort_python && m->curg) {
+        if (likely(gort_ts_slot)) {
+            char *tp = __builtin_thread_pointer();
+            if (unlikely(*(void **)(void *)(tp + gort_ts_slot) != m->ts)) return NULL;
+        } else if (!gort_py->has_gil(m)) {
+            return NULL;
+        }
+    }
+    return m->p;
 }
 
 static P *own_p(Dom *d)
