@@ -100,10 +100,12 @@ static void before(void)
     for (int k = 0; k < 2; k++) stackpool_fork(doms[k]->stacks, FORK_BEFORE);
     waiters_fork(FORK_BEFORE);
     if (gort_py) gort_py->fork_before();
+    sysmon_fork(FORK_BEFORE);
 }
 
 static void parent(void)
 {
+    sysmon_fork(FORK_PARENT);
     if (gort_py) gort_py->fork_parent();
     waiters_fork(FORK_PARENT);
     for (int k = 1; k >= 0; k--) {
@@ -208,7 +210,7 @@ static void child(void)
     waiters_fork(FORK_CHILD);
     netpoll_fork_child();
     if (m && m->curg->kind == GK_NATIVE) native_fork(m->curg);
-    sysmon_fork();
+    sysmon_fork(FORK_CHILD);
     if (gort_py) renew_main(m);
 }
 

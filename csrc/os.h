@@ -54,8 +54,9 @@ int os_ncpu(void);
 int os_gettid(void);
 void os_interrupt(int tid);      /* end the system call that this thread of ours is in with EINTR */
 int64_t os_now_ns(void);
-/* A detached thread with all signals blocked but the synchronous ones. */
 void os_slice(int tid, int64_t ns);
+bool os_thread_runs(int tid);    /* or would if it got a processor; false: it waits, or nobody knows */
+/* A detached thread with all signals blocked but the synchronous ones. */
 int os_thread_start(void *(*fn)(void *), void *arg, size_t stack);
 void os_yield_cpu(void);
 static inline void os_pause(void)

@@ -7,11 +7,13 @@
 #include "os.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -190,6 +192,21 @@ void os_slice(int tid, int64_t ns)
     a.flags |= 1; /* SCHED_FLAG_RESET_ON_FORK: threads and processes it starts begin as usual */
     a.runtime = (uint64_t)ns;
     if (syscall(SYS_sched_setattr, tid, &a, 0) < 0) return;
+}
+
+bool os_thread_runs(int tid)
+{
+    char buf[256], *state = NULL;
+    snprintf(buf, sizeof buf, "/proc/self/task/%d/stat", tid);
+    int fd = open(buf, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return false;
+    ssize_t n = read(fd, buf, sizeof buf - 1);
+    close(fd);
+    if (n > 0) {
+        buf[n] = 0;
+        state = strrchr(buf, ')'); /* "12 (name) R ..." */
+    }
+    return state && state[1] == ' ' && state[2] == 'R';
 }
 
 int os_thread_start(void *(*fn)(void *), void *arg, size_t stack)

@@ -238,6 +238,8 @@ struct P {
     int32_t ngfree;
     uint32_t io_calls;          /* since others last had their turn, see pd_fair */
     uint64_t poll_tsc;          /* cycle counter at the last look at the network */
+    uint64_t far_tsc;           /* ... and since when it runs its own queue's only; 0: begin now */
+    bool far_turn;              /* the global queue's or the preempted ones' */
     _Atomic int64_t created, ended; /* goroutines; owner writes, all read */
     timers tm;
 };
@@ -606,7 +608,7 @@ void bubbles_fork(int when);
 void stackpool_fork(struct stackpool *sp, int when);
 void timers_fork(timers *tm, int when);
 void native_fork(G *g);         /* in the child, which g forked */
-void sysmon_fork(void);         /* in the child */
+void sysmon_fork(int when);
 
 /* ---- config.c --------------------------------------------------------- */
 int64_t config_int(const char *env, int64_t dflt, int64_t min, int64_t max);

@@ -40,6 +40,7 @@
 #define TIMER_CYCLES 1000u
 #endif
 #define POLL_CYCLES (2 * TIMER_CYCLES) /* and at the network, with something else to run all the time */
+#define FAR_CYCLES (50 * TIMER_CYCLES) /* and at all of these, where SCHED_TICK goroutines take long: 1 to 3 ms */
 #define SHARE_NS 1000000        /* the preempted get on again after others have had so long */
 #define RUNNEXT_NS 3000         /* how long a thief leaves a runnext alone */
 #define GFREE_LOCAL 64          /* dead Gs a P keeps for itself (multi-P domains) */
@@ -838,6 +839,21 @@ static G *preq_take(Dom *d, int64_t now)
     return g;
 }
 
+/* Is it time to look at what only g0 looks at, the P's own queue or not? Sysmon may take a P
+ * from one call of 10 ms after the other, and SCHED_TICK of those are too many; then they
+ * and the others go in turn. */
+static bool far_due(P *p)
+{
+    if (atomic_load_explicit(&p->schedtick, memory_order_relaxed) % SCHED_TICK == 0) return true;
+    uint64_t now = cycles();
+    if (p->far_tsc && now - p->far_tsc > FAR_CYCLES) {
+        p->far_tsc = 0; /* not the next time */
+        return true;
+    }
+    if (!p->far_tsc) p->far_tsc = now;
+    return false;
+}
+
 /* On g0: a runnable G. Blocks. May come back with m->p NULL and a G to run so. */
 static G *find_runnable(M *m)
 {
@@ -863,10 +879,12 @@ top:
         goto top;
     }
     G *g;
-    if (atomic_load_explicit(&p->schedtick, memory_order_relaxed) % SCHED_TICK == 0) {
+    if (far_due(p)) {
         int64_t now = gort_now_ns();
         run_all_timers(d, p, now);
         if (netpoll_any() && poll_due(p)) poll_network(d, p);
+        p->far_turn = !p->far_turn;
+        if (p->far_turn && (g = globq_take(d, p, 1))) return g;
         if ((g = preq_take(d, now))) return g;
         if ((g = globq_take(d, p, 1))) return g;
     } else if (atomic_load_explicit(&p->tm.n, memory_order_relaxed)) {

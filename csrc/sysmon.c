@@ -36,6 +36,7 @@
 #define TURN_NS 1000000         /* ... while others wait who do not */
 #define OWN_SLICE 100000        /* the kernel's slice for sysmon */
 #define CALL_SLICE 6000000      /* ... and for who lost its P in a call; the default is 0.7 to 3 ms */
+#define CROWD 4                 /* calls that compute, per processor: with more of them the P stays for 10 ms */
 #define NET_NS 1000000          /* how long one may sit in a call while nobody polls the network */
 
 _Atomic int64_t gort_coarse_ns;
@@ -64,8 +65,13 @@ void sysmon_wake(void)
 }
 
 /* Most children call exec() or end soon: it is started when it is first missed. */
-void sysmon_fork(void)
+static gmutex probe_lock;         /* innermost: a child shall not inherit what crowded() has open */
+void sysmon_fork(int when)
 {
+    if (when == FORK_BEFORE) gmutex_lock(&probe_lock);
+    else if (when == FORK_PARENT) gmutex_unlock(&probe_lock);
+    if (when != FORK_CHILD) return;
+    atomic_store(&probe_lock.v, 0);
     atomic_store(&sleeping, 2);
     atomic_store(&sysmon_tid, 0);
     atomic_store(&watching, 0);
@@ -113,6 +119,33 @@ void sysmon_promote(M *m) /* the calling one */
     os_slice(0, 0);
 }
 
+/* Its goroutine lost the P in a call and has not been in the runtime since. A guess. */
+static bool in_long_call(M *m)
+{
+    G *g = __atomic_load_n(&m->curg, __ATOMIC_RELAXED);
+    return g && !__atomic_load_n(&m->p, __ATOMIC_RELAXED) && atomic_load_explicit(&g->status, memory_order_relaxed) == G_SYSCALL;
+}
+
+/* Do so many compute in their calls that one more could but take a processor from them?
+ * Each makes the turns of the others, and of who has the GIL, come later. */
+static bool crowded(Dom *d, int64_t now)
+{
+    static int64_t looked;
+    static bool yes;
+    if (now - looked < TURN_NS) return yes;
+    looked = now;
+    int limit = CROWD * os_ncpu(), calls = 0, run = 0, tries = 2 * limit;
+    for (M *m = atomic_load(&d->allm); m; m = m->alllink) calls += in_long_call(m);
+    gmutex_lock(&probe_lock);
+    for (M *m = calls < limit ? NULL : atomic_load(&d->allm); m && run < limit && tries; m = m->alllink)
+        if (in_long_call(m)) {
+            run += os_thread_runs(atomic_load(&m->tid));
+            tries--;
+        }
+    gmutex_unlock(&probe_lock);
+    return yes = run >= limit;
+}
+
 static bool retake(Dom *d, int64_t now, int64_t *most)
 {
     static uint32_t ticks[MAXPROCS];
@@ -130,7 +163,8 @@ static bool retake(Dom *d, int64_t now, int64_t *most)
             if (next < *most) *most = next < POLL_MIN_NS ? POLL_MIN_NS : next;
             in_call = true;
         }
-        if (!wait || !how || (how == 2 && now - since[i] < POLL_MAX_NS)) continue;
+        if (!wait || !how) continue;
+        if (now - since[i] < POLL_MAX_NS && (how == 2 || crowded(d, now))) continue;
         void *save = gort_py->gil_enter();
         if (!save) return did;
         m = atomic_load(&p->m);
