@@ -65,7 +65,7 @@
 #include <unistd.h>
 
 #define EVENTS 256              /* taken from the kernel at once */
-#define WATCH_NS 10000000       /* sysmon polls if nobody did for so long (Go) */
+#define WATCH_NS 1000000        /* sysmon polls if nobody did for so long; Go: 10 ms, but its threads poll too */
 #define SLOTS 64                /* descriptors allocated at once */
 #define FAIR_CALLS 64           /* so many calls on sockets, then others get their turn */
 

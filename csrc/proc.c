@@ -301,6 +301,7 @@ static bool m_idle_once(M *m, bool recheck, bool listed)
     }
     if (recheck && (timeout < 0 || timeout > RECHECK_NS)) timeout = RECHECK_NS;
     if (m->ts) gort_py->detach(m);
+    if (unlikely(atomic_load_explicit(&m->demoted, memory_order_relaxed))) sysmon_promote(m); /* to wake up at once */
     if (m == d->main_m && (timeout < 0 || timeout > SIGNAL_NS)) timeout = SIGNAL_NS;
     if (m == d->main_m && gort_py->signals()) timeout = 0;
     int events = 0;

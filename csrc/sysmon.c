@@ -7,7 +7,7 @@
  * - Wakes the main goroutine for a signal that the main thread, which computes or
  *   sits in a call, does not handle.
  * - Starts an M for a timer that is overdue while Ps are idle.
- * - Polls the network if nobody did for 10 ms. From an M whose goroutine sits in a call
+ * - Polls the network if nobody did for 1 ms. From an M whose goroutine sits in a call
  *   for over 1 ms it also takes the P if nothing but the network could need it.
  * - Keeps the coarse clock, and prints GORT_DEBUG=schedtrace lines.
  * It polls every 20 us after it did something, doubling up to 10 ms after 1 ms
