@@ -36,6 +36,7 @@
 #define TURN_NS 1000000         /* ... while others wait who do not */
 #define OWN_SLICE 100000        /* the kernel's slice for sysmon */
 #define CALL_SLICE 6000000      /* ... and for who lost its P in a call; the default is 0.7 to 3 ms */
+#define CALL_NS 100000          /* a call this long while others could run is worth another thread */
 #define CROWD 4                 /* calls that compute, per processor: with more of them the P stays for 10 ms */
 #define NET_NS 1000000          /* how long one may sit in a call while nobody polls the network */
 
@@ -158,7 +159,7 @@ static bool retake(Dom *d, int64_t now, int64_t *most)
         M *m = atomic_load(&p->m);
         int how = m && atomic_load(&p->status) == P_RUNNING ? gort_py->detached(m) : 0; /* a guess, made sure of below */
         if (how == 1) {
-            int64_t next = atomic_load(&p->tm.next) - now;
+            int64_t next = runq_empty(p) && atomic_load(&d->runqsize) == 0 ? atomic_load(&p->tm.next) - now : CALL_NS;
             if (netpoll_wanted() && next > NET_NS) next = NET_NS;
             if (next < *most) *most = next < POLL_MIN_NS ? POLL_MIN_NS : next;
             in_call = true;
