@@ -44,7 +44,7 @@
  *     does so on behalf of the idle P; should another M get that P, the first time
  *     that one finds nothing to run it sends the sleeper off (netpoll_now): two
  *     threads would hand each event over from core to core;
- *   - sysmon, if nobody looked for 10 ms, or sooner for plain threads that wait.
+ *   - sysmon, if nobody looked for 1 ms, or sooner for plain threads that wait.
  * Whoever gives it up while an M may have found it taken and gone to sleep without
  * (sysmon) calls sched_poller_wanted.
  *
@@ -203,7 +203,7 @@ bool netpoll_enter(void) { return netpoll_any() && atomic_exchange(&netpoll_last
 int netpoll_leave(int n)
 {
     int ready = n > 0 ? deliver(n) : 0;
-    atomic_store(&netpoll_last, atomic_load_explicit(&gort_coarse_ns, memory_order_relaxed) | 1);
+    atomic_store(&netpoll_last, gort_now_ns() | 1);
     return ready;
 }
 
@@ -245,7 +245,7 @@ bool netpoll_watch(int64_t now)
     if (last == 0 || (now - last < WATCH_NS && atomic_load(&thread_waiters) == 0)) return false;
     bool did = netpoll_now(NULL) > 0;
     sched_poller_wanted();
-    return did;
+    return did && atomic_load(&thread_waiters) > 0;
 }
 
 /* ---- descriptors ---------------------------------------------------------------------- */

@@ -98,7 +98,7 @@ bool netpoll_enter(void);       /* take the office, for an M that is about to sl
 int netpoll_sleep(M *m, int64_t timeout_ns); /* instead of on its futex; events to deliver */
 int netpoll_leave(int n);       /* deliver n events, give the office up; goroutines readied */
 void netpoll_break(void);       /* wake who sleeps in it */
-bool netpoll_watch(int64_t now);/* sysmon: poll if nobody did; did it ready somebody? */
+bool netpoll_watch(int64_t now);/* sysmon: poll if nobody did; shall it look again soon, for plain threads? */
 void netpoll_fork_child(void);  /* everything anew; only the calling thread exists */
 void sched_poller_wanted(void); /* proc.c: have an idle M poll */
 
