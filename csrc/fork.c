@@ -8,7 +8,7 @@
  *
  * Before the fork (pthread_atfork, so for every fork() in C too; vfork and
  * posix_spawn need none of this) all locks are taken whose data the child needs, in
- * the order of runtime.h: bubbles -> their timers -> timers of the Ps -> dom.lock
+ * the order of runtime.h: sysmon.c's probe_lock -> bubbles -> their timers -> timers of the Ps -> dom.lock
  * (python, native) -> stackpool.lock -> waiters_lock, then pyctx.c's. All are held for
  * some tens of instructions, and by nobody who waits for the GIL, which the forker
  * may have; helper_lock is, so it is not taken but made anew, with the thread state
@@ -95,17 +95,16 @@ static void lock_dom(int k)
 
 static void before(void)
 {
+    sysmon_fork(FORK_BEFORE);
     bubbles_fork(FORK_BEFORE);
     for (int k = 0; k < 2; k++) lock_dom(k);
     for (int k = 0; k < 2; k++) stackpool_fork(doms[k]->stacks, FORK_BEFORE);
     waiters_fork(FORK_BEFORE);
     if (gort_py) gort_py->fork_before();
-    sysmon_fork(FORK_BEFORE);
 }
 
 static void parent(void)
 {
-    sysmon_fork(FORK_PARENT);
     if (gort_py) gort_py->fork_parent();
     waiters_fork(FORK_PARENT);
     for (int k = 1; k >= 0; k--) {
@@ -114,6 +113,7 @@ static void parent(void)
         all_timers(doms[k], held[k], FORK_PARENT);
     }
     bubbles_fork(FORK_PARENT);
+    sysmon_fork(FORK_PARENT);
 }
 
 /* ---- in the child ------------------------------------------------------------ */

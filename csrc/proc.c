@@ -23,7 +23,7 @@
 
 #define M_STACK ((size_t)1 << 20)
 #define RECHECK_NS 100000000    /* deadlock is looked for again after that */
-#define SIGNAL_NS 1000000000    /* ... and a signal that came just before the main M slept, should sysmon miss it */
+#define SIGNAL_NS 10000000000   /* ... and a signal that came just before the main M slept, should sysmon miss it */
 
 static _Atomic uint32_t next_mid;
 static sigset_t python_mask;     /* the main thread's when gort was imported */
@@ -303,7 +303,7 @@ static bool m_idle_once(M *m, bool recheck, bool listed)
     if (m->ts) gort_py->detach(m);
     if (unlikely(atomic_load_explicit(&m->demoted, memory_order_relaxed))) sysmon_promote(m); /* to wake up at once */
     if (m == d->main_m && (timeout < 0 || timeout > SIGNAL_NS)) timeout = SIGNAL_NS;
-    if (m == d->main_m && gort_py->signals()) timeout = 0;
+    if (m == d->main_m && gort_py->signals() && wait_interrupt(gort_main_g, WC_INTR)) timeout = 0;
     int events = 0;
     if (poll) events = netpoll_sleep(m, timeout);
     else m_sleep(m, timeout);

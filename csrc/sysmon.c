@@ -66,7 +66,7 @@ void sysmon_wake(void)
 }
 
 /* Most children call exec() or end soon: it is started when it is first missed. */
-static gmutex probe_lock;         /* innermost: a child shall not inherit what crowded() has open */
+static gmutex probe_lock;         /* nothing is locked within: a child shall not inherit what crowded() opens */
 void sysmon_fork(int when)
 {
     if (when == FORK_BEFORE) gmutex_lock(&probe_lock);
@@ -112,7 +112,9 @@ static bool stuck(Dom *d, P *p, uint32_t *tick, int64_t *since)
  * have come back by now; then it goes on like that until it gets a P again. */
 static void m_demote(M *m)
 {
-    if (!atomic_exchange(&m->demoted, true)) os_slice(atomic_load(&m->tid), CALL_SLICE);
+    if (atomic_load(&m->demoted)) return;
+    os_slice(atomic_load(&m->tid), CALL_SLICE); /* first: who has the long slice has the mark */
+    atomic_store(&m->demoted, true);
 }
 void sysmon_promote(M *m) /* the calling one */
 {
@@ -237,10 +239,6 @@ static void signals(Dom *d, int64_t now)
     }
     if (since == GORT_FOREVER) since = now;
     if (now - since < TURN_NS) return; /* mostly it is handled at once */
-    if (__atomic_load_n(&d->main_m->idle, __ATOMIC_RELAXED)) {
-        sched_kick(d, d->main_m);
-        return;
-    }
     if (wait_interrupt(gort_main_g, WC_INTR)) return;
     M *m = __atomic_load_n(&gort_main_g->m, __ATOMIC_RELAXED);
     if (m != d->main_m && __atomic_load_n(&m->curg, __ATOMIC_RELAXED) == gort_main_g) os_interrupt(atomic_load(&m->tid));
@@ -353,7 +351,7 @@ static void *sysmon_main(void *arg)
         uint64_t act = activity(&gort_native) + (gort_py ? activity(&gort_python) : 0);
         bool quiet = delay == POLL_MAX_NS && act == last_act;
         last_act = act;
-        if (gort_py && gort_py->signals()) quiet = false;
+        if (gort_py && !atomic_load(&sysmon_no_python) && gort_py->signals()) quiet = false;
         if (!quiet || trace_ns > 0 || netpoll_wanted() || !all_idle(&gort_native) || (gort_py && !all_idle(&gort_python))) continue;
         atomic_store(&sleeping, 1);
         if (all_idle(&gort_native) && (!gort_py || all_idle(&gort_python)))
