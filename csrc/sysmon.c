@@ -11,7 +11,7 @@
  *   for over 1 ms it also takes the P if nothing but the network could need it.
  * - Keeps the coarse clock, and prints GORT_DEBUG=schedtrace lines.
  * It polls every 20 us after it did something, doubling up to 10 ms after 1 ms
- * of nothing (to 1 ms while a goroutine has the GIL, to the next timer or arrival
+ * of nothing (to 1 or 2 ms while a goroutine has the GIL, to the next timer or arrival
  * while one sits in a call), and sleeps once every P of both domains has been idle
  * for 10 ms and the main thread is not in a call.
  *
@@ -34,6 +34,7 @@
 #define POLL_MAX_NS 10000000
 #define SLICE_NS 10000000       /* how long one may compute while others wait who do so too (Go) */
 #define TURN_NS 1000000         /* ... while others wait who do not */
+#define CALM_NS 100000000       /* for so long after somebody did, look for such twice as often */
 #define OWN_SLICE 100000        /* the kernel's slice for sysmon */
 #define CALL_SLICE 6000000      /* ... and for who lost its P in a call; the default is 0.7 to 3 ms */
 #define CALL_NS 100000          /* a call this long while others could run is worth another thread */
@@ -223,7 +224,7 @@ static int64_t preempt(Dom *d, int64_t now)
             gort_py->preempt(m);
         }
     }
-    return turn_ns;
+    return now - asked < CALM_NS ? turn_ns : 2 * turn_ns;
 }
 
 /* The main thread looks for signals when it goes idle and between bytecodes of the

@@ -143,5 +143,5 @@ def _gone(pid: int) -> None:
         pass
 
 
-for _each in (HTTP_HELLO, HTTP_FLASK):
-    _register(_each)
+_register(HTTP_HELLO)
+_register(HTTP_FLASK)
