@@ -1031,6 +1031,10 @@ def _multiprocessing(method: str, rng: Random) -> int:
     finally:
         here.close()
         child.join(PROCESS_TIMEOUT)
+        # Another one's start() asks after all children; it may have got the status, and not noted it yet.
+        end = time.monotonic() + PROCESS_TIMEOUT
+        while child.exitcode is None and time.monotonic() < end:
+            time.sleep(0.001)
         if child.exitcode is None:
             child.kill()
             child.join()
