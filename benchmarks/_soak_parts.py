@@ -1018,27 +1018,36 @@ def _mp_child(v: int, pipe: Any) -> None:
     pipe.close()
 
 
+# start() asks after all children. Two that ask after the same one at a time get in each other's way, in CPython
+# (threads as well): the exit code is then None for a while, or 255 for good.
+_children = gort.sync.Mutex()
+
+
+def _exit_code(child: Any) -> Any:
+    with _children:
+        return child.exitcode
+
+
 def _multiprocessing(method: str, rng: Random) -> int:
     v = rng.randrange(1000)
     context = multiprocessing.get_context(method)
     here, there = context.Pipe(duplex=False)
     child: Any = context.Process(target=_mp_child, args=(v, there))  # type: ignore[attr-defined]
-    child.start()
+    with _children:
+        child.start()
     there.close()
     try:
         check(here.poll(PROCESS_TIMEOUT), f"a child by {method} said nothing in {PROCESS_TIMEOUT:.0f} s")
         check(here.recv() == 2 * v, f"a child by {method} said something else")
     finally:
         here.close()
-        child.join(PROCESS_TIMEOUT)
-        # Another one's start() asks after all children; it may have got the status, and not noted it yet.
         end = time.monotonic() + PROCESS_TIMEOUT
-        while child.exitcode is None and time.monotonic() < end:
+        while (code := _exit_code(child)) is None and time.monotonic() < end:
             time.sleep(0.001)
-        if child.exitcode is None:
+        if code is None:
             child.kill()
             child.join()
-    check(child.exitcode == 0, f"a child by {method} ended with {child.exitcode}")
+    check(code == 0, f"a child by {method} ended with {code}")
     child.close()
     return 1
 
