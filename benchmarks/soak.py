@@ -234,6 +234,9 @@ class Soak:
         self.fail(f"thread {args.thread} ended in an exception", "".join(traceback.format_exception(args.exc_value)))
 
     def on_unraisable(self, args: Any) -> None:
+        if isinstance(args.exc_value, KeyboardInterrupt):  # the main goroutine was in a callback of the collector
+            SIGNALS.caught += 1
+            return
         details = "".join(traceback.format_exception(args.exc_value))
         self.fail(f"unraisable: {args.err_msg or ''} in {args.object!r}", details)
 
