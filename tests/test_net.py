@@ -1292,6 +1292,8 @@ def test_packets_there_and_back() -> None:
         assert client.read(100) == b"two"
         server.write_to(b"", str(addr))  # as text, and an empty packet
         assert client.read(100) == b""
+        server.write_to(b"three", net.Addr(str(addr)))
+        assert client.read(100) == b"three"
         client.write(b"0123456789")
         assert server.read(4) == b"0123"  # the rest is lost
         client.write(b"next")

@@ -798,7 +798,7 @@ cdef class PacketConn(Socket):
         cdef const waitopt *op = net_options(&o, timeout, ctx)
         cdef sockany a
         cdef socklen_t len
-        if type(addr) is not Addr:
+        if getattr(addr, "_raw", None) is None:  # text, or an Addr made of text
             from gort.net import _literal
             addr = _literal(addr)
         len = raw_addr(addr, &a)
