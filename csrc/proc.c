@@ -432,13 +432,12 @@ void sched_blocking_enter(G *g)
         g->noturn = true;
         bubble_turn_over(g->bubble);
     }
-    if (!m->p) return;
     if (m == m->dom->main_m && sched_movable(g)) {
         sched_move(g); /* the main thread stays free for the main goroutine */
         atomic_store_explicit(&g->status, G_SYSCALL, memory_order_relaxed);
-        return;
+    } else if (m->p) {
+        p_handoff(m);
     }
-    p_handoff(m);
 }
 
 void sched_blocking_exit(G *g)
