@@ -54,7 +54,7 @@ PROGRESS = 5.0  # seconds between two lines
 # is how many goroutines ever blocked at once, so a record may still be set.
 SLACK = {"rss": 4 << 20, "threads": 6, "fds": 0}
 RSS_SHARE = 0.02
-CROWD = 800  # more goroutines than ever are at once
+CROWD = 1000  # more goroutines than ever are at once
 
 
 class Soak:
