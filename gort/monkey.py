@@ -236,7 +236,7 @@ def _in_holder(
 
 
 def _rebase(derived: type, old: object, other: type, name: str) -> None:
-    if other in derived.__mro__:
+    if issubclass(derived, other):
         return
     try:
         derived.__bases__ = tuple(other if b is old else b for b in derived.__bases__)
