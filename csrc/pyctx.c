@@ -33,6 +33,7 @@
 #include "schedint.h"
 
 #include <link.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -433,6 +434,17 @@ static bool foreign_threads(void)
     return n > waiting;
 }
 
+/* Has the program handlers of signals of its own? Each might wake somebody. SIGINT's tells how CPython's
+ * handler looks to the kernel; another one than Python's default there is not seen. */
+static bool handles_signals(void)
+{
+    PyOS_sighandler_t python = PyOS_getsig(SIGINT);
+    if (python == SIG_DFL || python == SIG_IGN) return false;
+    for (int n = 1; n < NSIG; n++)
+        if (n != SIGINT && PyOS_getsig(n) == python) return true;
+    return false;
+}
+
 /* m has nothing to run. See api.md: is there anybody left who could wake one? */
 static int ctx_deadlock(M *m)
 {
@@ -446,6 +458,7 @@ static int ctx_deadlock(M *m)
     for (int i = 0; i < gort_native.nallp; i++)
         if (timers_hope(&atomic_load(&gort_native.allp[i])->tm)) return -1;
     if (sched_busy(&gort_native, NULL)) return -1;
+    if (handles_signals()) return 0;
     void *save = NULL;
     if (!m->ts && !(save = ctx_gil_enter())) return 0;
     bool left = foreign_threads() || sched_busy(d, m) || !runq_empty(m->p) || pyc_signals_pending(main_ts);

@@ -249,6 +249,8 @@ def dial(address: str, *, timeout: _Seconds | None = None, ctx: Any = None, loca
         return _connect(unix, local, timeout, ctx)
     if timeout is None:
         return _dial(text, local, ctx)
+    if not hasattr(timeout, "__float__") and not hasattr(timeout, "__index__"):
+        raise TypeError(f"timeout must be a number of seconds, not {timeout!r}")
     with _context.timeout(timeout, parent=ctx) as limited:
         try:
             return _dial(text, local, limited)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import inspect
 import logging
 import math
 import os
@@ -372,13 +373,24 @@ def load(name: str) -> Any:
     call = attribute.endswith("()")
     if not module or not attribute.removesuffix("()"):
         raise ValueError(f"an application is named module:attribute, not {name!r}")
-    found: Any = importlib.import_module(module)
+    try:
+        found: Any = importlib.import_module(module)
+    except ModuleNotFoundError as e:
+        if e.name is None or not f"{module}.".startswith(f"{e.name}."):
+            raise RuntimeError(f"{module!r} cannot be imported") from e  # what it imports is missing
+        raise ValueError(f"there is no module {module!r}: {e}") from None
     for part in attribute.removesuffix("()").split("."):
         try:
             found = getattr(found, part)
         except AttributeError:
             raise ValueError(f"there is no {attribute!r} in {module!r}") from None
     if call:
+        try:
+            inspect.signature(found).bind()
+        except TypeError as e:
+            raise ValueError(f"{name!r} cannot be called without arguments: {e}") from None
+        except ValueError:
+            pass  # it has no signature
         found = found()
     if not callable(found):
         raise ValueError(f"{name!r} is no application: {found!r} cannot be called")
@@ -432,9 +444,12 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         app = load(options.pop("app"))
         options["access_log"] = _access_logger(options.pop("access_log"))
-        options["ssl_context"] = _ssl_context(options.pop("certfile"), options.pop("keyfile"))
+        certfile, keyfile = options.pop("certfile"), options.pop("keyfile")
+        if keyfile is not None and certfile is None:
+            parser.error("--keyfile needs --certfile")
+        options["ssl_context"] = _ssl_context(certfile, keyfile)
         server = Server(app, binds, **options)
-    except (ImportError, OSError, TypeError, ValueError) as e:
+    except (OSError, TypeError, ValueError) as e:
         parser.exit(1, f"{parser.prog}: {e}\n")
     stop: Chan[None] = Chan()
 
@@ -461,7 +476,10 @@ def _ssl_context(certfile: str | None, keyfile: str | None) -> ssl.SSLContext | 
     import ssl
 
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(certfile, keyfile)
+    try:
+        context.load_cert_chain(certfile, keyfile)
+    except OSError as e:  # it does not say which file
+        raise OSError(f"no certificate and key in {certfile!r}{f' and {keyfile!r}' if keyfile else ''}: {e}") from None
     return context
 
 

@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 import pytest
-from model_support import PlainThread, nobody_receives, nobody_sends, park, settle
+from model_support import PlainThread, nobody_receives, nobody_sends, output_of, park, settle
 
 import gort
 import gort.sync
@@ -282,3 +282,22 @@ def test_after_a_deadlock_the_same_channel_works() -> None:
     g = gort.go(ch.send, "works")
     assert ch.recv() == "works"
     g.join()
+
+
+def test_a_signal_handler_may_end_the_wait() -> None:
+    """As in Go, where signal.Notify ends the report of deadlocks; Python's own handler of SIGINT is none of these."""
+    program = """
+        import signal
+        import gort
+
+        stop = gort.Chan(1)
+        signal.signal(signal.SIGALRM, lambda *a: stop.send("alarm"))
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        print(stop.recv())
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        try:
+            stop.recv()
+        except gort.Deadlock:
+            print("deadlock")
+    """
+    assert output_of(program) == "alarm\ndeadlock\n"

@@ -302,3 +302,17 @@ def test_gort_panic_crash_leaves_joined_failures_alone() -> None:
         GORT_PANIC="crash",
     )
     assert (done.returncode, done.stdout) == (0, "seen\n"), done.stderr
+
+
+@pytest.mark.parametrize("hook", ["None", "lambda g, exc: [][1]"])
+def test_an_exception_whose_hook_fails_is_printed_all_the_same(hook: str) -> None:
+    done = run_program(f"""
+        import gort
+        gort.excepthook = {hook}
+        gort.go(lambda: 1 / 0)
+        gort.gosched()
+        print("on")
+    """)
+    assert done.stdout == "on\n"
+    assert "ZeroDivisionError" in done.stderr
+    assert "not callable" in done.stderr or "IndexError" in done.stderr

@@ -7,7 +7,7 @@ import threading
 from typing import Any
 
 import pytest
-from model_support import PlainThread, park, spin_until
+from model_support import PlainThread, output_of, park, spin_until
 
 import gort
 import gort.sync
@@ -196,3 +196,21 @@ def test_waitgroup_across_kinds() -> None:
         g.join()
     for t in [thread, *threads]:
         t.result()
+
+
+def test_an_import_that_failed_in_another_thread_may_succeed_in_the_main_one() -> None:
+    program = """
+        import threading
+
+        def first():
+            try:
+                import gort
+            except RuntimeError as e:
+                print(e)
+
+        thread = threading.Thread(target=first)
+        thread.start(), thread.join()
+        import gort
+        print(gort.go(lambda: 1).join())
+    """
+    assert output_of(program) == "gort must be imported first in the main thread\n1\n"

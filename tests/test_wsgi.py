@@ -1687,13 +1687,27 @@ def test_command_line_tls(tmp_path: Path) -> None:
         (["my_app:time"], "cannot be called"),
         (["my_app:app", "-b", "nowhere"], "address has no port"),
         (["my_app:app", "--max-headers", "0"], "max_headers must be at least 1"),
-        (["my_app:app", "--certfile", "missing"], "No such file"),
+        (["my_app:app()"], "'my_app:app()' cannot be called without arguments"),
+        (["my_app:app", "--certfile", "missing"], "'missing': [Errno 2] No such file"),
     ],
 )
 def test_command_line_errors(tmp_path: Path, args: list[str], message: str) -> None:
     with Program(tmp_path, *args) as program:
         code, _, err = program.end()
     assert code == 1 and message in err and "Traceback" not in err
+
+
+def test_command_line_a_key_without_its_certificate(tmp_path: Path) -> None:
+    with Program(tmp_path, "my_app:app", "--keyfile", str(CERTIFICATE)) as program:
+        code, _, err = program.end()
+    assert code == 2 and "--keyfile needs --certfile" in err
+
+
+def test_command_line_what_the_module_imports_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "needy.py").write_text("import nowhere_to_be_found\n")
+    with Program(tmp_path, "needy:app") as program:
+        code, _, err = program.end()
+    assert code == 1 and 'needy.py", line 1' in err and "'nowhere_to_be_found'" in err
 
 
 def test_serve_ends_with_ctrl_c(tmp_path: Path) -> None:

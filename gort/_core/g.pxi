@@ -252,17 +252,25 @@ cdef void unraisable(object exc) noexcept:
 
 
 cdef void call_excepthook(Goroutine g, object exc) noexcept:
+    hook = excepthook
     try:
         import gort
-        gort.excepthook(g, exc)
+        hook = gort.excepthook
+        hook(g, exc)
     except BaseException as e:
         unraisable(e)
+        try:
+            if hook is not excepthook:
+                excepthook(g, exc)
+        except BaseException:
+            pass
 
 
 def excepthook(goroutine, exc):
     """Print the traceback of `exc` under `panic in goroutine N` to stderr; the program goes on.
 
-    Assign another function to `gort.excepthook` to replace it. With
+    Assign another function to `gort.excepthook` to replace it; should that one
+    fail, this is told, and `exc` printed nevertheless. With
     GORT_PANIC=crash it ends the process as Go does, with status 2. SystemExit
     is passed over, as `threading.excepthook` does.
     """

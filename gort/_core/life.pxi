@@ -345,8 +345,6 @@ def _dummies_are_no_daemons():
 
 cdef int _start_runtime() except -1:
     global main_goroutine, main_who
-    if _threading.current_thread() is not _threading.main_thread():
-        raise RuntimeError("gort must be imported first in the main thread")
     pyctx_init()
     main_goroutine = main_handle()
     if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:

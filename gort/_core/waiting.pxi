@@ -47,7 +47,8 @@ cdef int wait_options(waitopt *o, object timeout, object ctx) except -1:
             ctx = None
     if ctx is not None:
         if not hasattr(ctx, "done") or not hasattr(ctx, "err"):
-            raise TypeError(f"ctx must be a context, not {ctx!r}")
+            hint = "; enter it using `with`" if hasattr(ctx, "__enter__") else ""
+            raise TypeError(f"ctx must be a context, not {ctx!r}{hint}")
         done = ctx.done()
         if not isinstance(done, (Chan, Receiver)):
             raise TypeError(f"ctx must be a context, whose done() is a channel, not {ctx!r}")
