@@ -428,6 +428,12 @@ class Connection:
         if self.fault is not None and not body.complete and not body.chunks:
             raise RequestError(*self.fault)
 
+    def blame(self, request: Request) -> None:
+        """A framework answers 500 when a read of the body failed: what failed is the better answer. Raises RequestError."""
+        body = request.body
+        if self.fault is not None and body is not None and not body.complete:
+            raise RequestError(*self.fault)
+
     def _continue(self) -> None:
         if self._response is None or self._response.head_sent:
             return

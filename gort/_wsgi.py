@@ -494,6 +494,8 @@ class Response:
 
     def send(self, result: Any) -> None:
         """All that an application returned. Parks."""
+        if self.status is not None and self.status[:3] == "500" and not self.head_sent:
+            self._connection.blame(self._request)
         kind = type(result)
         if self.status is None and (kind is list or kind is tuple or kind is FileWrapper):
             raise AssertionError("the application did not call start_response()")

@@ -1118,6 +1118,24 @@ def test_max_connections() -> None:
 # ---- time --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("caught", "status"), [("500 Oops", 413), ("400 Mine", 400)])
+def test_a_framework_that_makes_500_of_a_bodys_fault(caught: str, status: int) -> None:
+    """Its own answer stands if it knows better than 500."""
+
+    def app(environ: Any, start_response: Any) -> Any:
+        try:
+            environ["wsgi.input"].read()
+        except OSError:
+            start_response(caught, [])
+            return iter([b"mine"])
+        start_response("200 OK", [])
+        return [b""]
+
+    with serving(app, max_body=3) as server, dial(server) as conn:
+        conn.write(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n")
+        assert answer(read_all(conn)).status == status
+
+
 def test_a_slow_head_is_408() -> None:
     with serving(header_timeout=0.05) as server, dial(server) as conn:
         conn.write(b"GET / HTT")
