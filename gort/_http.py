@@ -429,7 +429,7 @@ class Connection:
             raise RequestError(*self.fault)
 
     def blame(self, request: Request) -> None:
-        """A framework answers 500 when a read of the body failed: what failed is the better answer. Raises RequestError."""
+        """A framework answers 500 where a read of the body failed: raise that, a RequestError, which says more."""
         body = request.body
         if self.fault is not None and body is not None and not body.complete:
             raise RequestError(*self.fault)
