@@ -26,6 +26,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #if defined(__SANITIZE_THREAD__)
 #include <sanitizer/tsan_interface.h>
@@ -980,10 +981,11 @@ int sched_adopt(M *m, G *g)
     g->dom = m->dom;
     g->m = m;
     atomic_store(&g->wake, atomic_fetch_add(&next_seed, 1) << 44);
-    atomic_store(&g->status, G_RUNNING);
-    m->curg = g;
-    tls_m = m;
     atomic_fetch_add(&m->dom->created, 1);
+    tls_m = m;
+    atomic_store(&g->status, G_RUNNABLE);
+    m->nextg = g;
+    switch_to(m, g, &m->g0, C_NONE); /* g0_entry comes back at once */
     return 0;
 }
 
@@ -1005,9 +1007,24 @@ void sched_g0_here(M *m)
 #endif
 }
 
+/* Up to 3.13 CPython ends threads that want the GIL while it finalises. The main goroutine,
+ * and with it the stack that the main thread began on, may be on another thread by then, and
+ * glibc ends a thread on that stack: over the frames in use. So M0 stays, as all do from 3.14. */
+static void stay(void *arg)
+{
+    (void)arg;
+    for (;;) pause();
+}
+
 /* The first C function on M0's g0. */
 _Noreturn void g0_entry(void)
 {
     after_switch();
-    sched_loop(getm());
+    M *m = getm();
+    G *g = m->nextg;
+    m->nextg = NULL;
+    pthread_cleanup_push(stay, NULL); /* it is called on this stack, whatever M0 runs */
+    switch_to(m, &m->g0, g, C_NONE);
+    sched_loop(m);
+    pthread_cleanup_pop(0);
 }

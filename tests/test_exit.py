@@ -17,8 +17,8 @@ import atexit, os, signal, subprocess, sys, threading, time, weakref
 import gort, gort.sync, gort.time
 """
 
-# What goroutines may be at when the program ends: an expression that never returns by itself. Those
-# in C are called by blocking(): else one may sit on the main thread, and the main goroutine with it.
+# What goroutines may be at when the program ends: an expression that never returns by itself. Calls
+# in C may sit on the main thread, or leave it free if made by blocking().
 STATES = {
     "parked": "gort.Chan().recv()",
     "asleep": "gort.sleep(1000)",
@@ -30,7 +30,10 @@ STATES = {
     "blocked for ever": "gort.blocking(os.read, os.pipe()[0], 1)",
     "blocked again and again": "[gort.blocking(time.sleep, 0.0005) for _ in iter(int, 1)]",
     "blocked beyond the end": "[gort.blocking(time.sleep, 1.02) for _ in iter(int, 1)]",
+    "blocked on any thread": "os.read(os.pipe()[0], 1)",
+    "blocked now and then": "[time.sleep(0.0005) for _ in iter(int, 1)]",
     "on a lock": "gort.blocking(held.acquire)",
+    "on a lock on any thread": "held.acquire()",
     "catching the end": "catch()",
     "starting others": "start()",
     "in a subprocess": "gort.blocking(subprocess.run, ['sleep', '2'])",
@@ -70,7 +73,8 @@ ENDS = {
 }
 # run() waits for the end of all, without a bound.
 ENDLESS = {"computing", "computing in C", "blocked for ever", "blocked again and again", "blocked beyond the end"}
-ENDLESS |= {"on a lock", "catching the end", "starting others", "yielding", "napping", "in a subprocess"}
+ENDLESS |= {"blocked on any thread", "blocked now and then", "on a lock", "on a lock on any thread"}
+ENDLESS |= {"catching the end", "starting others", "yielding", "napping", "in a subprocess"}
 
 
 def program(source: str) -> str:
@@ -288,6 +292,34 @@ def test_many_parked_goroutines_at_the_end() -> None:
         """
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "some\n", "")
+
+
+def test_a_goroutine_comes_back_to_the_main_thread_while_python_ends() -> None:
+    """Up to 3.13 CPython ends the thread then, and glibc on the stack that the main goroutine uses elsewhere."""
+    done = ending(
+        """
+        import _thread
+        r, w = os.pipe()
+        class Out:
+            closed = False
+            write = sys.stdout.write
+            def flush(self, out=sys.stdout):
+                out.flush()
+                if sys.is_finalizing():
+                    os.write(w, b"x" * calls)
+                    for _ in range(20):
+                        time.sleep(0.005)
+                    os.write(1, b"finalising\\n")
+        sys.stdout = Out()
+        calls = 0
+        while _thread.get_native_id() == os.getpid():
+            gort.go(os.read, r, 1)
+            calls += 1
+            gort.sleep(0.02)
+        print("away", flush=True)
+        """
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "away\nfinalising\n", "")
 
 
 def random_end(rnd: random.Random) -> tuple[str, int, dict[str, Any]]:

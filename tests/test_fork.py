@@ -327,19 +327,29 @@ def test_timers_that_feed_channels_and_deadlines_go_on_and_functions_do_not() ->
         ("goroutine", "raise ValueError('boo')", 1, "boo"),
         ("goroutine", "gort.goexit()", 0, ""),
         ("thread", "return 5", 0, ""),
+        ("main", "away(); sys.exit(7)", 7, ""),
+        ("goroutine", "away(); return", 0, ""),
+        ("thread", "away(); return", 0, ""),
+        ("thread", "threading.Thread(target=time.sleep, args=(0.05,)).start(); away(); return", 0, ""),
     ],
 )
 def test_the_program_ends_where_the_forkers_function_ends(forker: str, end: str, status: int, stderr: str) -> None:
     """As if the main thread's code had ended: atexit functions, finally blocks, what is buffered."""
     out = program(
         f"""
-        import atexit
+        import _thread, atexit
 
-        def waits():
+        def waits(started):
             try:
+                started.close()
                 gort.Chan().recv()
             finally:
                 print("finally")
+
+        def away():  # another goroutine's call gets the main thread, and the main goroutine another
+            while os.getpid() == _thread.get_native_id():
+                gort.go(time.sleep, 1000)
+                gort.sleep(0.02)
 
         def forks():
             r, w = os.pipe()
@@ -347,8 +357,8 @@ def test_the_program_ends_where_the_forkers_function_ends(forker: str, end: str,
             if pid == 0:
                 os.dup2(w, 2)
                 atexit.register(print, "atexit")
-                gort.go(waits)
-                gort.sleep(0.001)
+                gort.go(waits, started := gort.Chan())
+                started.recv_ok()
                 print("child")
                 {end}
             os.close(w)

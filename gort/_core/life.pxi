@@ -288,6 +288,9 @@ cdef void end_child(object exc) noexcept:
     except BaseException as e:
         unraisable(e)
         status = 1
+    if hasattr(_threading, "_thread_shutdown") and not gort_on_main_m():
+        # That of 3.13 knows by its OS thread which one ends, and would wait for it too.
+        _threading._thread_shutdown = join_python_threads
     for last in (_threading._shutdown, _atexit._run_exitfuncs, flush_all):
         try:
             last()
@@ -303,6 +306,12 @@ cdef int exit_status(object code) except -1:
         return code & 0xFF
     print(code, file=sys.stderr)
     return 1
+
+
+def join_python_threads():
+    for thread in _threading.enumerate():
+        if not (thread.daemon or thread is _threading._main_thread or type(thread) is _threading._DummyThread):
+            thread.join()
 
 
 def flush_all():
