@@ -1,4 +1,6 @@
-"""What the kernel says about this process's memory, in bytes."""
+"""What the kernel says about this process: memory in bytes, threads, descriptors."""
+
+import os
 
 
 def _kib(path: str, key: str) -> int:
@@ -17,3 +19,12 @@ def rss() -> int:
 def page_tables() -> int:
     """Memory that the kernel spends on this process's page tables."""
     return _kib("/proc/self/status", "VmPTE:")
+
+
+def weights() -> dict[str, int]:
+    """What must not grow."""
+    return {
+        "bytes": rss() + page_tables(),
+        "threads": len(os.listdir("/proc/self/task")),
+        "descriptors": len(os.listdir("/proc/self/fd")),
+    }

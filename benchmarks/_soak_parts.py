@@ -808,9 +808,11 @@ def deepen(goroutines: int) -> None:
             pass
         gate.recv_ok()
 
-    gs = [gort.go(body) for _ in range(goroutines)]
-    while any(g.wait_reason != "chan receive" for g in gs):
-        gort.sleep(0.01)
+    gs = []
+    for _ in range(goroutines):  # one after another: those that compute at once need a thread each
+        gs.append(gort.go(body))
+        while gs[-1].wait_reason != "chan receive":
+            gort.gosched()
     gate.close()
     for g in gs:
         g.join()

@@ -18,6 +18,7 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import gort
@@ -58,21 +59,22 @@ def client(port: int, rate: float) -> None:
         time.sleep(max(0.0, began + count / rate - time.monotonic()))
 
 
+def _echo(conn: Any, read: Callable[[int], bytes], write: Callable[[bytes], object]) -> None:
+    with conn:
+        try:
+            while data := read(4096):
+                write(data)
+        except ConnectionResetError:
+            pass
+
+
 def serve_net() -> int:
     """A server on gort.net; its port."""
     from gort import net
 
-    def serve(conn: net.Conn) -> None:
-        with conn:
-            try:
-                while data := conn.read(4096):
-                    conn.write(data)
-            except ConnectionResetError:
-                pass
-
     def accept(listener: net.Listener) -> None:
         for conn in listener:
-            gort.go(serve, conn)
+            gort.go(_echo, conn, conn.read, conn.write)
 
     listener = net.listen("127.0.0.1:0", backlog=8192)
     gort.go(accept, listener)
@@ -83,17 +85,10 @@ def serve_socket() -> int:
     """The same with gort.socket."""
     from gort import socket as gsocket
 
-    def serve(conn: Any) -> None:
-        with conn:
-            try:
-                while data := conn.recv(4096):
-                    conn.sendall(data)
-            except ConnectionResetError:
-                pass
-
     def accept(listener: Any) -> None:
         while True:
-            gort.go(serve, listener.accept()[0])
+            conn, _ = listener.accept()
+            gort.go(_echo, conn, conn.recv, conn.sendall)
 
     listener = gsocket.create_server(("127.0.0.1", 0), backlog=8192)
     gort.go(accept, listener)
@@ -103,12 +98,7 @@ def serve_socket() -> int:
 def weigh() -> dict[str, int]:
     """What must not grow."""
     gc.collect()
-    return {
-        "goroutines": gort.num_goroutine(),
-        "descriptors": len(os.listdir("/proc/self/fd")),
-        "threads": len(os.listdir("/proc/self/task")),
-        "bytes": _proc.rss() + _proc.page_tables(),
-    }
+    return {"goroutines": gort.num_goroutine(), **_proc.weights()}
 
 
 def _grown(before: dict[str, int], after: dict[str, int]) -> list[str]:

@@ -52,8 +52,8 @@ ALARM = 0.02  # seconds between two SIGALRM
 PROGRESS = 5.0  # seconds between two lines
 # What may be had more at the end than after warm-up. Threads: how many Ms there are
 # is how many goroutines ever blocked at once, so a record may still be set.
-SLACK = {"rss": 4 << 20, "threads": 6, "fds": 0}
-RSS_SHARE = 0.02
+SLACK = {"bytes": 4 << 20, "threads": 6, "descriptors": 0}
+SHARE = 0.02  # of the bytes
 CROWD = 1000  # more goroutines than ever are at once
 
 
@@ -153,7 +153,7 @@ class Soak:
         for _ in range(3):
             gc.collect()
         _libc.malloc_trim(0)
-        self.weights.append(now())
+        self.weights.append(_proc.weights())
         self.say(" | lap's end")
 
     def grown(self) -> list[str]:
@@ -164,18 +164,18 @@ class Soak:
         found = []
         for what, slack in SLACK.items():
             first, last = (median(w[what] for w in part) for part in (warm[:k], warm[-k:]))
-            if last > first + slack + (first * RSS_SHARE if what == "rss" else 0):
+            if last > first + slack + (first * SHARE if what == "bytes" else 0):
                 found.append(f"{what} from {first:,.0f} to {last:,.0f}")
         return found
 
     # -- telling --
     def say(self, more: str = "") -> None:
         """A line of progress."""
-        w = now()
+        w = _proc.weights()
         print(
             f"{time.monotonic() - self.began:7.0f} s  lap {self.lap}  {sum(self.done.values()):,} done in "
-            f"{sum(self.rounds.values()):,} rounds  {w['rss'] / 2**20:.1f} MB  {w['threads']} threads  "
-            f"{w['fds']} fds{more}",
+            f"{sum(self.rounds.values()):,} rounds  {w['bytes'] / 2**20:.1f} MB  {w['threads']} threads  "
+            f"{w['descriptors']} fds{more}",
             flush=True,
         )
 
@@ -242,11 +242,6 @@ class Soak:
 
 
 _libc = ctypes.CDLL(None)
-
-
-def now() -> dict[str, int]:
-    """Resident bytes, OS threads, open descriptors of this process."""
-    return {"rss": _proc.rss(), "threads": len(os.listdir("/proc/self/task")), "fds": len(os.listdir("/proc/self/fd"))}
 
 
 def chosen(only: str, without: str) -> list[Part]:

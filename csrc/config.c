@@ -7,6 +7,8 @@
  * |            | stockswap=1: swap thread states only by CPython's own call |
  * |            | nosysmon=1: no sysmon, to measure what it costs: nothing is |
  * |            | handed off, a wait shown in dumps may look too short      |
+ * |            | turn=US, blocked=MS: see sysmon.c                         |
+ * |            | maxms=N: at most N threads of a domain (10000)            |
  * A value that makes no sense is said so on stderr and not used. (GORT_PANIC is
  * read by gort.excepthook when it runs.)
  */
@@ -56,7 +58,7 @@ int64_t config_size(const char *env, int64_t dflt, int64_t min, int64_t max)
 /* Say which keys of GORT_DEBUG nobody knows; once, at the start. */
 void config_check_debug(void)
 {
-    static const char *const keys[] = { "schedtrace=", "stockswap=", "nosysmon=", "turn=", "blocked=" };
+    static const char *const keys[] = { "schedtrace=", "stockswap=", "nosysmon=", "turn=", "blocked=", "maxms=" };
     for (const char *s = getenv("GORT_DEBUG"); s && *s; s = strchr(s, ','), s = s ? s + 1 : NULL) {
         bool known = false;
         for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) known |= strncmp(s, keys[i], strlen(keys[i])) == 0;

@@ -26,6 +26,7 @@
 #define SIGNAL_NS 10000000000   /* ... and a signal that came just before the main M slept, should sysmon miss it */
 
 static _Atomic uint32_t next_mid;
+static int max_ms;               /* of a domain */
 static sigset_t python_mask;     /* the main thread's when gort was imported */
 
 /* ---- Ps ---------------------------------------------------------------- */
@@ -162,7 +163,7 @@ static void m_publish(Dom *d, M *m) /* dom.lock held */
 static M *m_new(Dom *d, P *p, G *g, bool spinning)
 {
     gmutex_lock(&d->lock);
-    bool room = d->nm < MAXMS;
+    bool room = d->nm < max_ms;
     if (room) d->nm++;
     gmutex_unlock(&d->lock);
     M *m = room ? m_alloc(d) : NULL;
@@ -190,12 +191,16 @@ static M *m_new(Dom *d, P *p, G *g, bool spinning)
         d->nm--;
         gmutex_unlock(&d->lock);
     }
+    static _Atomic bool told;
+    if (!atomic_exchange(&told, true))
+        gort_warn("gort: no more threads to be had: goroutines wait for those that compute or sit in calls");
     return NULL;
 }
 
 /* Let some M run with p, which the caller took off the idle list or gives up.
- * If there is no thread to be had the P goes idle, and its work waits for an M
- * that comes back; false then. */
+ * If there is no thread to be had, the next of the preempted goes on, on its own;
+ * without such the P goes idle, and its work waits for an M that comes back, or
+ * until sysmon has tried again; false then. */
 bool m_start(Dom *d, P *p, bool spinning)
 {
     gmutex_lock(&d->lock);
@@ -215,11 +220,24 @@ bool m_start(Dom *d, P *p, bool spinning)
         sysmon_wake();
         return true;
     }
-    gmutex_lock(&d->lock);
-    pidle_put(d, p);
-    gmutex_unlock(&d->lock);
     if (spinning) atomic_fetch_sub(&d->nmspinning, 1);
-    return false;
+    gmutex_lock(&d->lock);
+    G *g = preq_get(d);
+    if (g) {
+        m = g->lockedm; /* it waits for g, or is about to */
+        m->nextg = g;
+        m->nextp = p;
+        p_owner(p, m);
+        if (m->idle) midle_remove(m);
+    } else {
+        pidle_put(d, p);
+    }
+    gmutex_unlock(&d->lock);
+    if (g) {
+        m_wake(m);
+        sysmon_wake();
+    }
+    return g;
 }
 
 /* Is there an M at all, or can there be one? */
@@ -351,12 +369,10 @@ void m_stop_locked(M *m)
         m_start(d, p, false);
     }
     gmutex_lock(&d->lock);
-    while (m->nextg != m->lockedg) {
-        m_idle_once(m, false, false);
-        if (m->nextp) {
-            m->p = m->nextp;
-            m->nextp = NULL;
-        }
+    while (m->nextg != m->lockedg) m_idle_once(m, false, false);
+    if (m->nextp) {
+        m->p = m->nextp;
+        m->nextp = NULL;
     }
     gmutex_unlock(&d->lock);
 }
@@ -576,7 +592,8 @@ static int init_result;
 static void init_once(void)
 {
     gort_stack_bytes = (size_t)config_size("GORT_STACK", (int64_t)gort_stack_bytes, 16 << 10, 1 << 30);
-    sched_init_waiters();
+    waiters_init();
+    max_ms = (int)config_debug("maxms", MAXMS);
     gort_native.stacks = stackpool_new(gort_stack_bytes, 0, 0);
     int n = (int)config_int("GOMAXPROCS", os_ncpu(), 1, MAXPROCS);
     atomic_store(&gort_native.timer_when, GORT_FOREVER);

@@ -426,7 +426,7 @@ static bool is_ours(PyThreadState *ts)
  * makes long, is walked only when the count says that nobody is left. */
 static bool foreign_threads(void)
 {
-    int64_t waiting = sched_stuck_threads();
+    int64_t waiting = waiters_stuck();
     if (main_ts->interp->threads.count - dead_threads > waiting) return true;
     int64_t n = 0;
     for (PyThreadState *ts = PyInterpreterState_ThreadHead(main_ts->interp); ts; ts = PyThreadState_Next(ts))
@@ -650,7 +650,8 @@ static const pyhooks hooks = {
     .release = ctx_release, .acquire = ctx_acquire, .deadlock = ctx_deadlock,
     .signals = ctx_signals, .dump = ctx_dump, .detached = ctx_detached,
     .gil_enter = ctx_gil_enter, .gil_leave = ctx_gil_leave, .drop = ctx_drop, .start = ctx_start,
-    .has_gil = ctx_has_gil, .running = ctx_running, .offer = ctx_offer, .preempt = ctx_preempt, .deep = ctx_deep, .shallow = pyctx_shallow,
+    .has_gil = ctx_has_gil, .running = ctx_running, .offer = ctx_offer, .preempt = ctx_preempt,
+    .deep = ctx_deep, .shallow = pyctx_shallow,
     .fork_before = ctx_fork_before, .fork_parent = ctx_fork_parent, .fork_child = ctx_fork_child, .fork_ts = ctx_fork_ts,
 };
 

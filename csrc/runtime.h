@@ -342,7 +342,7 @@ extern size_t gort_ts_callbacks; /* a thread state's int that is above 1 while C
 /* Not inlined: a compiler may keep a thread-local's address across a switch. */
 M *getm(void);                  /* NULL in a plain OS thread */
 uint32_t gort_rand(uint32_t n); /* 0 .. n-1 */
-int64_t sched_stuck_threads(void); /* GIL: Python threads that only a wake-up can free */
+int64_t waiters_stuck(void); /* GIL: Python threads that only a wake-up can free */
 P *sched_own_p(void);           /* the calling M's, if nobody can take it away meanwhile; or NULL */
 G *getg_waiter(bool python);    /* the G that stands for the caller in a wait */
 
@@ -603,7 +603,7 @@ int sleep_until(int64_t when, const waitopt *o);
 
 /* ---- what fork.c asks of the others: before, then in the parent or the child --- */
 enum { FORK_BEFORE = 0, FORK_PARENT, FORK_CHILD };
-void waiters_fork(int when);    /* sched.c: the records of threads */
+void waiters_fork(int when);    /* wait.c: the records of threads */
 void bubbles_fork(int when);
 void stackpool_fork(struct stackpool *sp, int when);
 void timers_fork(timers *tm, int when);

@@ -56,88 +56,9 @@ static _Atomic uint64_t next_seed = 1; /* of wait words: no two Gs start alike *
 
 /* ---- current M -------------------------------------------------------- */
 static __thread M *tls_m;
-static __thread G *tls_waiter;
-static gmutex waiters_lock;
-static G *waiters_free;         /* records of threads that ended; never freed */
-static G *waiters_all;          /* every record, by way of arg; waiters_lock */
-static pthread_key_t waiter_key;
 
 NOINLINE M *getm(void) { return tls_m; }
 void sched_set_m(M *m) { tls_m = m; }
-
-static void waiter_release(void *p)
-{
-    G *g = p;
-    tls_waiter = NULL; /* a later destructor of this thread may wait again */
-    gmutex_lock(&waiters_lock);
-    g->link = waiters_free;
-    waiters_free = g;
-    gmutex_unlock(&waiters_lock);
-}
-void sched_init_waiters(void) { pthread_key_create(&waiter_key, waiter_release); }
-
-/* The record that waits for a plain OS thread. Late claimers may still look at
- * it when the thread is gone, so records are reused, not freed. */
-static NOINLINE G *thread_waiter(void)
-{
-    G *g = tls_waiter;
-    if (likely(g != NULL)) return g;
-    gort_init();
-    gmutex_lock(&waiters_lock);
-    if ((g = waiters_free)) waiters_free = g->link;
-    gmutex_unlock(&waiters_lock);
-    if (!g) {
-        if (!(g = calloc(1, sizeof *g))) gort_fatal("out of memory (a thread's wait record)");
-        g->kind = GK_THREAD;
-        g->status = G_RUNNING;
-        atomic_store(&g->wake, (uint64_t)1 << 24);
-        gmutex_lock(&waiters_lock);
-        g->arg = waiters_all;
-        waiters_all = g;
-        gmutex_unlock(&waiters_lock);
-    }
-    pthread_setspecific(waiter_key, g);
-    return tls_waiter = g;
-}
-
-/* In a fork's child no thread waits: their records are free again. */
-void waiters_fork(int when)
-{
-    if (when == FORK_BEFORE) gmutex_lock(&waiters_lock);
-    else if (when == FORK_PARENT) gmutex_unlock(&waiters_lock);
-    if (when != FORK_CHILD) return;
-    atomic_store(&waiters_lock.v, 0);
-    waiters_free = NULL;
-    for (G *g = waiters_all; g; g = g->arg) {
-        g->endless = false;
-        atomic_store(&g->status, G_RUNNING);
-        if (g == tls_waiter) continue;
-        g->link = waiters_free;
-        waiters_free = g;
-    }
-}
-
-int64_t sched_stuck_threads(void)
-{
-    int64_t n = 0;
-    gmutex_lock(&waiters_lock);
-    for (G *g = waiters_all; g; g = g->arg) n += g->endless && !WK_CODE(atomic_load(&g->wake));
-    gmutex_unlock(&waiters_lock);
-    return n;
-}
-
-/* With python, the caller holds the GIL: a Python goroutine parks. Without it,
- * it may be C code that a Python goroutine called with the GIL released: then
- * its thread waits, as in any other blocking C call. */
-G *getg_waiter(bool python)
-{
-    M *m = getm();
-    /* Python code in a native goroutine's callback is like a thread: its thread state stays here. */
-    if (likely(m && m->curg) && m->curg->kind == (python ? GK_PYTHON : GK_NATIVE) &&
-        !(unlikely(atomic_load_explicit(&gort_stopped, memory_order_relaxed)) && m->curg->main))
-        return m->curg;
-    return thread_waiter();
-}
 
 uint32_t gort_rand(uint32_t n)
 {

@@ -5,7 +5,7 @@
 
 /* sched.c */
 void sched_set_m(M *m);
-void sched_init_waiters(void);
+void waiters_init(void);
 void sched_wakep(Dom *d);
 void sched_move(G *g);
 void sched_rejoin(G *g);

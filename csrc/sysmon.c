@@ -6,19 +6,20 @@
  *   for 10 ms while only such could: it calls sched_preempt() between two bytecodes.
  * - Wakes the main goroutine for a signal that the main thread, which computes or
  *   sits in a call, does not handle.
- * - Starts an M for a timer that is overdue while Ps are idle.
+ * - Starts an M for a timer that is overdue while Ps are idle, and for work that no
+ *   thread could be had for.
  * - Polls the network if nobody did for 1 ms. From an M whose goroutine sits in a call
  *   for over 1 ms it also takes the P if nothing but the network could need it.
  * - Keeps the coarse clock, and prints GORT_DEBUG=schedtrace lines.
  * It polls every 20 us after it did something, doubling up to 10 ms after 1 ms
- * of nothing (to 1 or 2 ms while a goroutine has the GIL, to the next timer or arrival
- * while one sits in a call), and sleeps once every P of both domains has been idle
+ * of nothing (to 1 or 2 ms while a goroutine has the GIL; while one sits in a call to 100 us
+ * if others wait, else to the next timer or arrival), and sleeps once every P of both domains has been idle
  * for 10 ms and the main thread is not in a call.
  *
  * Who lost its P in a call goes on without one from call to call, and is let in when it
- * comes back by whoever schedules (ctx_offer). To take the P sooner from who makes short
- * calls that compute (a statement of SQLite, a piece of a file) was tried and does harm:
- * many then contend for the GIL, and the kernel preempts who has it.
+ * comes back by whoever schedules (ctx_offer). Of calls that compute (zlib, SQLite) more than
+ * a few a processor do harm: many then contend for it and the GIL, and the kernel preempts
+ * who has that. From there on (crowded) the P stays for 10 ms.
  *
  * Retaking needs the GIL: all changes of m->p that a running Python goroutine
  * could see are made under it, so an M that comes back from its call and takes
@@ -245,11 +246,21 @@ static void signals(Dom *d, int64_t now)
     if (m != d->main_m && __atomic_load_n(&m->curg, __ATOMIC_RELAXED) == gort_main_g) os_interrupt(atomic_load(&m->tid));
 }
 
-/* ---- overdue timers --------------------------------------------------------- */
+/* ---- what nobody sees to ------------------------------------------------------ */
+/* All Ps are idle, and there is work: no thread could be started for it. */
+static bool left_over(Dom *d)
+{
+    if (atomic_load(&d->npidle) < atomic_load(&d->nprocs)) return false;
+    bool work = atomic_load(&d->runqsize) > 0;
+    for (int i = 0; i < d->nallp; i++) work |= !runq_empty(atomic_load(&d->allp[i]));
+    return work;
+}
+
+/* That, and timers. */
 static bool overdue(Dom *d, int64_t now)
 {
     if (atomic_load(&d->npidle) == 0) return false;
-    bool due = false;
+    bool due = left_over(d);
     for (int i = 0; i < d->nallp; i++) due |= atomic_load(&atomic_load(&d->allp[i])->tm.next) < now - POLL_MIN_NS;
     if (!due) return false;
     gmutex_lock(&d->lock);
@@ -354,6 +365,7 @@ static void *sysmon_main(void *arg)
         last_act = act;
         if (gort_py && !atomic_load(&sysmon_no_python) && gort_py->signals()) quiet = false;
         if (!quiet || trace_ns > 0 || netpoll_wanted() || !all_idle(&gort_native) || (gort_py && !all_idle(&gort_python))) continue;
+        if (left_over(&gort_native) || (gort_py && left_over(&gort_python))) continue;
         atomic_store(&sleeping, 1);
         if (all_idle(&gort_native) && (!gort_py || all_idle(&gort_python)))
             os_futex_wait(&sleeping, 1, -1);

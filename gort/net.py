@@ -32,6 +32,7 @@ from gort._core._runtime import (
     _ip_addr,
     _listen,
     _packet,
+    _seconds,
     _unix_addr,
     blocking,
     go,
@@ -249,9 +250,7 @@ def dial(address: str, *, timeout: _Seconds | None = None, ctx: Any = None, loca
         return _connect(unix, local, timeout, ctx)
     if timeout is None:
         return _dial(text, local, ctx)
-    if not hasattr(timeout, "__float__") and not hasattr(timeout, "__index__"):
-        raise TypeError(f"timeout must be a number of seconds, not {timeout!r}")
-    with _context.timeout(timeout, parent=ctx) as limited:
+    with _context.timeout(_seconds(timeout, "timeout"), parent=ctx) as limited:
         try:
             return _dial(text, local, limited)
         except _context.DeadlineExceeded:

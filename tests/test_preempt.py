@@ -9,6 +9,7 @@ import sys
 import threading
 
 import pytest
+from model_support import run_program
 
 import gort
 from gort import Chan, go, gosched, sleep
@@ -302,6 +303,60 @@ gort.run(main)
         env={**os.environ, "GORT_DEBUG": f"turn={turn}"},
     )  # fmt: skip
     assert (p.returncode, p.stdout) == (0, "good\n"), p.stderr
+
+
+FEW_THREADS = """
+import os, resource, time
+import gort
+{limit}
+def compute(seconds=0.05):
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        pass
+def busy():
+    for _ in range(3):
+        {work}
+        ch.send(1)
+        gort.sleep(0.001)
+ch = gort.Chan(5)
+gs = [gort.go(busy) for _ in range(25)]
+print(sum(ch.recv() for _ in range(75)))
+for g in gs:
+    g.join()
+print(len(os.listdir("/proc/self/task")) <= 14)
+gort.go(compute).join()
+"""
+NO_MORE = "gort: no more threads to be had: goroutines wait for those that compute or sit in calls\n"
+
+
+@pytest.mark.parametrize("work", ["compute()", "time.sleep(0.01)", "gort.blocking(time.sleep, 0.01)", "{}"])
+@pytest.mark.parametrize("most", [1, 2, 3, 10])
+def test_goroutines_get_on_with_few_threads(work: str, most: int) -> None:
+    """Each that is preempted keeps its own, and so does each that sits in a call."""
+    mixed = "[compute, time.sleep][gort.current().id % 2](0.02); gort.blocking(time.sleep, 0.005)"
+    done = run_program(FEW_THREADS.format(limit="", work=work.format(mixed)), GORT_DEBUG=f"maxms={most}")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "75\nTrue\n", NO_MORE)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="another user's limit can be set by root only")
+def test_the_kernel_gives_no_more_threads() -> None:
+    """... and then does again: what waits for a thread gets one."""
+    limit = "os.setuid(100_000 + os.getpid()); resource.setrlimit(resource.RLIMIT_NPROC, (12, 12))"
+    done = run_program(FEW_THREADS.format(limit=limit, work="compute()"))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "75\nTrue\n", NO_MORE)
+    source = """
+        import os, resource, signal, subprocess
+        import gort
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        os.setuid(100_000 + os.getpid())
+        child = subprocess.Popen(["sleep", "0.3"])
+        resource.setrlimit(resource.RLIMIT_NPROC, (3, 3))  # this thread, sysmon, and the child while it lives
+        r, w = os.pipe()
+        gort.go(os.write, w, b"x")  # waits for another thread
+        print(gort.go(os.read, r, 1).join())  # this one sits here
+        """
+    done = run_program(source)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "b'x'\n", NO_MORE)
 
 
 def test_who_holds_the_gil_too_long_is_told() -> None:

@@ -27,6 +27,10 @@ cdef double to_seconds(object value, str name) except? -1.0:
     return d if d > 0 else 0.0
 
 
+def _seconds(value, str name):
+    return to_seconds(value, name)
+
+
 cdef int64_t deadline_after(double seconds) noexcept:
     cdef int64_t now = gort_clock_ns()
     if seconds >= MAX_SECONDS or <int64_t>(seconds * 1e9) >= GORT_FOREVER - now:
