@@ -199,7 +199,11 @@ class Soak:
             print(f"  {part.name:14}{self.rounds[part.name]:>9,} rounds {self.done[part.name]:>12,} done")
         print(
             f"  signals: {SIGNALS.ints} SIGINT, {SIGNALS.caught} KeyboardInterrupts, {SIGNALS.users} SIGUSR1, "
-            f"{SIGNALS.alarms} SIGALRM; the slowest took {SIGNALS.worst * 1e3:.0f} ms"
+            f"{SIGNALS.alarms} SIGALRM; the slowest handler began after {SIGNALS.worst * 1e3:.0f} ms, within "
+            + ", ".join(
+                f"{bound * 1e3:.0f} ms {100 * n / max(SIGNALS.ints + SIGNALS.users, 1):.2f} %"
+                for bound, n in sorted(SIGNALS.within.items())
+            )
         )
 
     # -- watching --

@@ -600,7 +600,7 @@ static void init_once(void)
     atomic_store(&gort_python.timer_when, GORT_FOREVER);
     atomic_store(&gort_coarse_ns, gort_now_ns());
     init_result = !gort_native.stacks || sched_set_procs(&gort_native, n) < 0 ? GORT_ENOMEM : 0;
-    config_check_debug();
+    config_check();
     fatal_install();
     fork_install();
     if (init_result == 0) sysmon_start();

@@ -614,7 +614,7 @@ void sysmon_fork(int when);
 int64_t config_int(const char *env, int64_t dflt, int64_t min, int64_t max);
 int64_t config_size(const char *env, int64_t dflt, int64_t min, int64_t max);
 int64_t config_debug(const char *key, int64_t dflt);
-void config_check_debug(void);
+void config_check(void);
 void gort_warn(const char *msg);
 
 static inline uint64_t cycles(void)

@@ -20,7 +20,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +56,7 @@ def _number(name: str, value: Any, least: float, none: float | None) -> Any:
 
 
 class Server:
-    """Serves a WSGI application, from its making on until `shutdown()` or `close()`.
+    """Listens from its making on; `serve_forever()` serves the application, until `shutdown()` or `close()`.
 
     address: as `gort.net.listen()` takes it, or several of them; or `net.Listener`s, which are the server's then
     ssl_context: an `ssl.SSLContext` with a certificate: HTTPS
@@ -101,7 +101,7 @@ class Server:
         access_log: logging.Logger | Callable[[Access], object] | None = None,
         error_log: logging.Logger | None = None,
         errors: Any = None,
-        environ: dict[str, Any] | None = None,
+        environ: Mapping[str, Any] | None = None,
         server_header: str | None = "gort",
     ) -> None:
         if not callable(app):
@@ -110,6 +110,8 @@ class Server:
             raise TypeError(f"ssl_context must be an ssl.SSLContext, not {ssl_context!r}")
         if access_log is not None and not callable(access_log) and not isinstance(access_log, logging.Logger):
             raise TypeError(f"access_log must be a logging.Logger or callable, not {access_log!r}")
+        if environ is not None and not isinstance(environ, Mapping):
+            raise TypeError(f"environ must be a mapping or None, not {environ!r}")
         self.app: Callable[..., Any] = app
         self.keep_alive: float | None = _number("keep_alive", keep_alive, 0, None)
         self.header_timeout: float = _number("header_timeout", header_timeout, 0, math.inf)
@@ -245,11 +247,12 @@ class Server:
         After `timeout` seconds what is left is cut off, as `close()` does. Returns whether nothing was left. A
         request that calls it waits for itself.
         """
+        seconds = _number("timeout", timeout, -math.inf, None)
         self.closing = True
         self._stop_serving()
         for listener in self._listeners:
             listener.close()
-        until = None if timeout is None else monotonic() + timeout
+        until = None if seconds is None else monotonic() + seconds
         try:
             for group in (self._accepting, self._running):
                 group.wait(None if until is None else max(until - monotonic(), 0.0))
@@ -405,8 +408,20 @@ def _limit(kind: Callable[[str], Any]) -> Callable[[str], Any]:
     return parse
 
 
-_SECONDS = ("keep_alive", "header_timeout", "body_timeout", "write_timeout")
-_LIMITS = ("max_connections", "max_request_line", "max_headers", "max_field_size", "max_header_size", "max_body")
+_SECONDS = {
+    "keep_alive": "a connection waits so long for its next request; 0: a request a connection",
+    "header_timeout": "for a request's head",
+    "body_timeout": "for some more of the body",
+    "write_timeout": "for the client to take some of the answer",
+}
+_LIMITS = {
+    "max_connections": "connections served at once",
+    "max_request_line": "bytes of the request's target",
+    "max_headers": "header fields",
+    "max_field_size": "bytes of a header field",
+    "max_header_size": "bytes of all header fields",
+    "max_body": "bytes of a request's body",
+}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -419,15 +434,28 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--certfile", help="PEM file of the certificate: HTTPS")
     parser.add_argument("--keyfile", help="PEM file of its key, if it is not in the same file")
     parser.add_argument("--access-log", metavar="FILE", help="the access log, - for standard output")
-    parser.add_argument("--graceful-timeout", type=float, default=30.0, metavar="SECONDS")
-    parser.add_argument("--backlog", type=int, default=1024)
-    parser.add_argument("--reuse-port", action="store_true")
-    for name in _SECONDS:
-        parser.add_argument(
-            f"--{name.replace('_', '-')}", type=_limit(float), metavar="SECONDS", default=argparse.SUPPRESS
-        )
-    for name in _LIMITS:
-        parser.add_argument(f"--{name.replace('_', '-')}", type=_limit(int), metavar="N", default=argparse.SUPPRESS)
+    parser.add_argument(
+        "--graceful-timeout",
+        type=float,
+        default=30.0,
+        metavar="SECONDS",
+        help="what runs at a signal has so long to end (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--backlog", type=int, default=1024, metavar="N", help="connections not yet accepted (default: %(default)s)"
+    )
+    parser.add_argument("--reuse-port", action="store_true", help="let other processes listen on the same port")
+    defaults = inspect.signature(Server).parameters
+    for kind, metavar, options in ((float, "SECONDS", _SECONDS), (int, "N", _LIMITS)):
+        for name, text in options.items():
+            default = defaults[name].default
+            parser.add_argument(
+                f"--{name.replace('_', '-')}",
+                type=_limit(kind),
+                metavar=metavar,
+                default=argparse.SUPPRESS,
+                help=f"{text} (default: {'none' if default is None else format(default, 'g')})",
+            )
     return parser
 
 

@@ -312,6 +312,12 @@ def test_sendfile_sends_a_file_or_a_part_of_it(make: Make, tmp_path: Path) -> No
         assert a.sendfile(file, count=0) == 0
         with pytest.raises(ValueError, match="offset"):
             a.sendfile(file, -1)
+        with pytest.raises(TypeError, match=r"file must be .*'path'"):
+            a.sendfile("path")  # type: ignore[arg-type]
+        with pytest.raises(OverflowError, match="n is too large: 1000"):
+            b.read(10**30)
+        assert a.sendfile(file, 0, 10) == 10
+        assert b.read(10) == data[:10]
 
 
 @pairs

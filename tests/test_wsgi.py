@@ -1587,6 +1587,7 @@ def test_tls_files_and_shutdown(file: Path) -> None:
         (ValueError, {"server_header": "a\r\nb"}),
         (TypeError, {"server_header": 7}),
         (TypeError, {"backlog": "1"}),
+        (TypeError, {"environ": 5}),
     ],
 )
 def test_bad_arguments(error: type[Exception], options: dict[str, Any]) -> None:
@@ -1594,6 +1595,18 @@ def test_bad_arguments(error: type[Exception], options: dict[str, Any]) -> None:
     (name,) = options
     with pytest.raises(error, match=name if name != "server_header" else "[Hh]eader"):
         wsgi.Server(**arguments)
+
+
+@pytest.mark.parametrize(("timeout", "error"), [("x", TypeError), (float("nan"), ValueError)])
+def test_a_bad_timeout_of_shutdown_leaves_the_server_running(timeout: Any, error: type[Exception]) -> None:
+    with wsgi.Server(hello, "127.0.0.1:0") as server:
+        with pytest.raises(error, match="timeout must be"):
+            server.shutdown(timeout)
+        go(server.serve_forever)
+        conn = http.client.HTTPConnection(server.addr.host, server.addr.port, timeout=PATIENCE)
+        gort.blocking(conn.request, "GET", "/")
+        assert gort.blocking(conn.getresponse).status == 200
+        conn.close()
 
 
 def test_an_address_in_use() -> None:
@@ -1713,6 +1726,15 @@ def test_command_line_errors(tmp_path: Path, args: list[str], message: str) -> N
     with Program(tmp_path, *args) as program:
         code, _, err = program.end()
     assert code == 1 and message in err and "Traceback" not in err
+
+
+def test_command_line_help_tells_each_option_and_its_default(tmp_path: Path) -> None:
+    with Program(tmp_path, "--help") as program:
+        code, out, _ = program.end()
+    out = " ".join(out.split())
+    assert code == 0
+    for text in ("--keep-alive SECONDS a connection waits", "(default: 65536)", "(default: none)", "(default: 5)"):
+        assert text in out
 
 
 def test_command_line_a_key_without_its_certificate(tmp_path: Path) -> None:

@@ -108,7 +108,10 @@ cdef Py_ssize_t to_size(object n, str name) except -1:
     cdef Py_ssize_t k
     if isinstance(n, float) or not PyNumber_Check(n):
         raise TypeError(f"{name} must be an int, not {n!r}")
-    k = PyNumber_AsSsize_t(n, OverflowError)
+    try:
+        k = PyNumber_AsSsize_t(n, OverflowError)
+    except OverflowError:
+        raise OverflowError(f"{name} is too large: {n!r}") from None
     if k < 0:
         raise ValueError(f"{name} must not be negative: {n!r}")
     return k
@@ -498,14 +501,18 @@ cdef class Conn(Socket):
     def sendfile(self, file, offset=0, count=None, *, timeout=None, ctx=None):
         """Send a file from byte `offset` on, at most `count` bytes (None: to its end); how many were sent. May park.
 
-        By sendfile(2); the file, an open one with a descriptor, keeps its position. See
+        By sendfile(2); the file, an open one with a descriptor or that itself, keeps its position. See
         `write()` for errors.
         """
         cdef waitopt o
         cdef const waitopt *op = net_options(&o, timeout, ctx)
         cdef int64_t at = to_size(offset, "offset"), r
         cdef size_t left = 1 << 62 if count is None else to_size(count, "count"), sent = 0
-        cdef int fd = file if isinstance(file, int) else file.fileno()
+        cdef int fd
+        try:
+            fd = file if isinstance(file, int) else file.fileno()
+        except AttributeError:
+            raise TypeError(f"file must be an open file or a descriptor, not {file!r}") from None
         cdef gort_pd *pd = self.pd
         self.turn(PD_WRITE, op, ctx)
         try:

@@ -67,17 +67,28 @@ static void test_sizes(void)
 
 static void test_debug_keys(void)
 {
-    setenv("GORT_DEBUG", "schedtrace=100,other=7,empty=,last=-3", 1);
-    CHECK_EQ(config_debug("schedtrace", 0), 100);
-    CHECK_EQ(config_debug("other", 0), 7);
-    CHECK_EQ(config_debug("last", 0), -3);
-    CHECK_EQ(config_debug("empty", 5), 0);
-    CHECK_EQ(config_debug("sched", 5), 5);
-    CHECK_EQ(config_debug("trace", 5), 5);
-    setenv("GORT_DEBUG", ",,x", 1);
-    CHECK_EQ(config_debug("x", 5), 5);
+    static const struct { const char *env, *key; int64_t want; } t[] = {
+        { "schedtrace=100,maxms=7", "schedtrace", 100 }, { "schedtrace=100,maxms=7", "maxms", 7 },
+        { "schedtrace=100,maxms=7", "turn", 5 },         { "blocked=100ms,turn=20us", "blocked", 100 },
+        { "blocked=100ms,turn=20us", "turn", 20 },       { "blocked=100us", "blocked", 5 },
+        { "turn=20ms", "turn", 5 },                      { "turn=", "turn", 5 },
+        { "turn=x", "turn", 5 },                         { "turn=0", "turn", 5 },
+        { "turn=7x,turn=8", "turn", 8 },                 { "turns=7", "turn", 5 },
+        { "tur=7", "turn", 5 },                          { "maxms=0", "maxms", 5 },
+        { "maxms=-3", "maxms", 5 },                      { "maxms=10001", "maxms", 5 },
+        { "maxms=99999999999999999999", "maxms", 5 },    { ",,turn=3,", "turn", 3 },
+        { "", "turn", 5 },                               { "stockswap=1", "stockswap", 1 },
+        { "stockswap=2", "stockswap", 5 },               { "turn", "turn", 5 },
+    };
+    for (size_t i = 0; i < COUNT(t); i++) {
+        setenv("GORT_DEBUG", t[i].env, 1);
+        int64_t v = config_debug(t[i].key, 5);
+        if (v == t[i].want) continue;
+        fprintf(stderr, "%s of GORT_DEBUG=%s is read as %" PRId64 "\n", t[i].key, t[i].env, v);
+        CHECK(!"as expected");
+    }
     unsetenv("GORT_DEBUG");
-    CHECK_EQ(config_debug("x", 5), 5);
+    CHECK_EQ(config_debug("turn", 5), 5);
 }
 
 /* ---- in a process of its own, where they are read ------------------------------------- */
@@ -102,6 +113,9 @@ static void test_what_the_runtime_reads_at_its_start(void)
         { "GORT_STACK=-1K", "GORT_STACK=-1K is not understood", "stack=-" },
         { "GORT_DEBUG=schedtrace=10", "ms: gomaxprocs=", "gort:" },
         { "GORT_DEBUG=schedtrace=10", "idleprocs=", "gort:" }, { "GORT_DEBUG=nonsense", "procs=", "SCHED" },
+        { "GORT_DEBUG=turn=20us,blocked=1h,maxms=5", "gort: blocked=1h in GORT_DEBUG is not understood", "turn" },
+        { "GORT_PANIC=crash", "procs=", "gort:" },
+        { "GORT_PANIC=1", "gort: GORT_PANIC=1 is not understood", "SCHED" },
     };
     unsetenv("GOMAXPROCS");
     unsetenv("GORT_STACK");
