@@ -145,6 +145,7 @@ static void renew_dom(Dom *d, M *m)
     atomic_store(&d->runqsize, 0);
     d->preq_first = d->preq_last = NULL;
     atomic_store(&d->npreq, 0);
+    atomic_store(&d->main_first, false);
     d->gfree = NULL;
     atomic_store(&d->ngfree, 0);
     atomic_store(&d->created, m && !m->curg->system);

@@ -115,3 +115,40 @@ G *preq_get(Dom *d)
     atomic_fetch_sub(&d->npreq, 1);
     return g;
 }
+
+static bool unlink_from(G **first, G **last, G *g)
+{
+    for (G *prev = NULL, *x = *first; x; prev = x, x = x->link) {
+        if (x != g) continue;
+        if (prev) prev->link = g->link;
+        else *first = g->link;
+        if (*last == g) *last = prev;
+        g->link = NULL;
+        return true;
+    }
+    return false;
+}
+
+/* Take g out of p's own queue, the global one or the preempted, wherever it is; the others
+ * keep their order. Linear: for what happens once in a while. */
+bool runq_pull(Dom *d, P *p, G *g)
+{
+    G *next = take_next(p);
+    if (next == g) return true;
+    bool found = false;
+    uint32_t n = atomic_load_explicit(&p->runq_tail, memory_order_relaxed) -
+                 atomic_load_explicit(&p->runq_head, memory_order_acquire);
+    for (G *x; n && (x = runq_get(p)); n--) { /* once around */
+        if (x == g) found = true;
+        else ring_put(p, x);
+    }
+    if (next) runq_put(p, next, true);
+    if (found) return true;
+    gmutex_lock(&d->lock);
+    bool preempted = unlink_from(&d->preq_first, &d->preq_last, g);
+    found = preempted || unlink_from(&d->runq_first, &d->runq_last, g);
+    if (found) atomic_fetch_sub(&d->runqsize, 1);
+    if (preempted) atomic_fetch_sub(&d->npreq, 1);
+    gmutex_unlock(&d->lock);
+    return found;
+}

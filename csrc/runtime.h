@@ -293,6 +293,7 @@ struct Dom {
     G *preq_first, *preq_last;  /* preempted: they compute, and go when nobody else can ... */
     _Atomic int32_t npreq;
     _Atomic int64_t preq_since; /* ... or SHARE_NS after the last one came here */
+    _Atomic bool main_first;    /* sysmon: a signal waits for the main goroutine, which is queued */
     G *gfree;                   /* global pool of dead Gs */
     _Atomic int32_t ngfree;
     _Atomic int64_t created;    /* by threads that own no P here */
@@ -444,6 +445,7 @@ void globq_put(Dom *d, G *g);           /* dom.lock held */
 G *globq_get(Dom *d, P *p, int max);    /* dom.lock held; never a preempted one */
 void preq_put(Dom *d, G *g);            /* dom.lock held */
 G *preq_get(Dom *d);                    /* dom.lock held */
+bool runq_pull(Dom *d, P *p, G *g);     /* out of turn; p is the caller's */
 
 /* ---- timer.c ---------------------------------------------------------- */
 int timer_add(timer *t, timers *tm, int64_t when);   /* 0 or GORT_ENOMEM */

@@ -801,6 +801,10 @@ top:
         goto top;
     }
     G *g;
+    if (unlikely(atomic_load_explicit(&d->main_first, memory_order_relaxed))) {
+        atomic_store(&d->main_first, false); /* sysmon says it again, if need be */
+        if (runq_pull(d, p, gort_main_g)) return gort_main_g;
+    }
     if (far_due(p)) {
         int64_t now = gort_now_ns();
         run_all_timers(d, p, now);

@@ -5,7 +5,7 @@
  * - Preempts a Python goroutine that computes for 1 ms while others could run, or
  *   for 10 ms while only such could: it calls sched_preempt() between two bytecodes.
  * - Wakes the main goroutine for a signal that the main thread, which computes or
- *   sits in a call, does not handle.
+ *   sits in a call, does not handle; one that is runnable goes before all others.
  * - Starts an M for a timer that is overdue while Ps are idle, and for work that no
  *   thread could be had for.
  * - Polls the network if nobody did for 1 ms. From an M whose goroutine sits in a call
@@ -193,6 +193,7 @@ static bool retake(Dom *d, int64_t now, int64_t *most)
 static bool others_wait(Dom *d, M *m, int64_t now, int64_t ran)
 {
     int preempted = atomic_load(&d->npreq);
+    if (atomic_load_explicit(&d->main_first, memory_order_relaxed)) return true;
     if (atomic_load(&d->runqsize) > preempted || (preempted && ran >= SLICE_NS)) return true;
     for (int i = 0; i < d->nallp; i++) {
         P *p = atomic_load(&d->allp[i]);
@@ -243,7 +244,8 @@ static void signals(Dom *d, int64_t now)
     if (now - since < TURN_NS) return; /* mostly it is handled at once */
     if (wait_interrupt(gort_main_g, WC_INTR)) return;
     M *m = __atomic_load_n(&gort_main_g->m, __ATOMIC_RELAXED);
-    if (m != d->main_m && __atomic_load_n(&m->curg, __ATOMIC_RELAXED) == gort_main_g) os_interrupt(atomic_load(&m->tid));
+    if (atomic_load(&gort_main_g->status) == G_RUNNABLE) atomic_store(&d->main_first, true);
+    else if (m != d->main_m && __atomic_load_n(&m->curg, __ATOMIC_RELAXED) == gort_main_g) os_interrupt(atomic_load(&m->tid));
 }
 
 /* ---- what nobody sees to ------------------------------------------------------ */

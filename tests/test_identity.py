@@ -281,6 +281,35 @@ def test_circular_imports_from_both_ends_at_once_do_not_deadlock(where: Where, p
 
 
 @aside
+def test_the_import_lock_is_one_for_importlib_and_who_takes_it_by_hand(where: Where, modules: Any) -> None:
+    """As CPython's own: finders are called under it, and whoever holds it keeps others from looking for modules."""
+    import _imp
+
+    held = []
+
+    class Finder:
+        def find_spec(self, name: str, path: Any, target: Any = None) -> None:
+            if name == "gort_test_found":
+                held.append((name, _imp.lock_held()))
+
+    modules(gort_test_found="last = 'whole'\n")
+    finder = Finder()
+    sys.meta_path.insert(0, finder)  # type: ignore[arg-type]
+    try:
+        _imp.acquire_lock()
+        g = gort.go(where, lambda: importlib.import_module("gort_test_found"))
+        for _ in range(10):
+            gort.sleep(0.001)
+        held.append(("", _imp.lock_held()))
+        _imp.release_lock()
+        assert g.join().last == "whole"
+    finally:
+        sys.meta_path.remove(finder)  # type: ignore[arg-type]
+    assert held == [("", True), ("gort_test_found", True)]
+    assert not _imp.lock_held()
+
+
+@aside
 def test_a_module_that_fails_fails_for_all_and_can_be_tried_again(where: Where, modules: Any) -> None:
     modules(gort_test_bad="import gort\ngort.sleep(0.001)\nraise LookupError('not today')\n")
 

@@ -1,7 +1,7 @@
 # importlock.pxi - importlib and its locks, for goroutines.
 #
 # CPython knows the owner of a module's lock, and of the one lock of them all (`_imp.acquire_lock`), by its OS
-# thread. A goroutine may change that while it holds one: so importlib gets a `_thread` and an `_imp` of ours.
+# thread. A goroutine may change that while it holds one: so importlib gets a `_thread` of ours, and `_imp` that lock.
 
 import _frozen_importlib
 import _imp
@@ -19,7 +19,7 @@ class _ThreadIdentity:
 
 
 class _ImportLock:
-    """`_imp` as importlib sees it: its lock belongs to a goroutine or a plain thread.
+    """The lock of `_imp.acquire_lock()` and its like: it belongs to a goroutine or a plain thread.
 
     It is held for some lines of importlib's, never while a module runs. Who waits
     does so in C: a kill in there would be lost where importlib calls it from a
@@ -30,9 +30,6 @@ class _ImportLock:
         self._lock = _thread.allocate_lock()
         self._owner = 0
         self._count = 0
-
-    def __getattr__(self, name):
-        return getattr(_imp, name)
 
     def acquire_lock(self):
         me = whoami()
@@ -62,5 +59,6 @@ class _ImportLock:
 def _replace_import_locks():
     lock = _ImportLock()
     _frozen_importlib._thread = _ThreadIdentity()
-    _frozen_importlib._imp = lock
+    for name in ("acquire_lock", "release_lock", "lock_held"):
+        setattr(_imp, name, getattr(lock, name))
     _os.register_at_fork(before=lock.acquire_lock, after_in_parent=lock.release_lock, after_in_child=lock.after_fork)

@@ -112,6 +112,40 @@ static void test_the_global_queue_gives_a_fair_share(void)
     }
 }
 
+/* 0 is the next, 1 to 3 on the ring, 4 to 6 in the global queue, 7 to 9 preempted; 10 nowhere. */
+static void test_one_is_pulled_from_wherever_it_is(void)
+{
+    for (int pulled = 0; pulled <= 10; pulled++)
+        for (int solo = 0; solo < 2; solo++)
+            for (int full = 0; full < 2; full++) {
+                P *p = new_p(&dom, 0);
+                p->solo = solo;
+                int ring = full ? (int)RUNQ_SIZE : 3;
+                for (int i = 1; i <= 3; i++) runq_put(p, &gs[i], false);
+                for (int i = 4; i <= ring; i++) runq_put(p, &gs[100 + i], false);
+                runq_put(p, &gs[0], true);
+                for (int i = 4; i <= 6; i++) globq_put(&dom, &gs[i]);
+                for (int i = 7; i <= 9; i++) preq_put(&dom, &gs[i]);
+                CHECK_EQ(runq_pull(&dom, p, &gs[pulled]), pulled < 10);
+                CHECK(!runq_pull(&dom, p, &gs[pulled]) && !gs[pulled].link);
+                CHECK_EQ(atomic_load(&dom.npreq), 3 - (pulled >= 7 && pulled <= 9));
+                CHECK_EQ(atomic_load(&dom.runqsize), 6 - (pulled >= 4 && pulled <= 9));
+                for (int i = 0; i <= 3; i++)
+                    if (i != pulled) CHECK(runq_get(p) == &gs[i]);
+                for (int i = 4; i <= ring; i++) CHECK(runq_get(p) == &gs[100 + i]);
+                for (int i = 4; i <= 6; i++)
+                    if (i != pulled) CHECK(globq_get(&dom, p, 1) == &gs[i]);
+                globq_put(&dom, &gs[11]); /* the ends of the lists are right */
+                preq_put(&dom, &gs[12]);
+                CHECK(globq_get(&dom, p, 1) == &gs[11] && !globq_get(&dom, p, 1));
+                for (int i = 7; i <= 9; i++)
+                    if (i != pulled) CHECK(preq_get(&dom) == &gs[i]);
+                CHECK(preq_get(&dom) == &gs[12] && !preq_get(&dom) && runq_empty(p));
+                CHECK_EQ(atomic_load(&dom.runqsize), 0);
+                free_ps(&dom);
+            }
+}
+
 static void test_a_thief_takes_half(void)
 {
     for (int n = 0; n <= (int)RUNQ_SIZE; n++) {
@@ -251,6 +285,7 @@ int main(int argc, char **argv)
     RUN(test_the_next_does_not_starve_the_ring);
     RUN(test_overflow_goes_to_the_global_queue_in_order);
     RUN(test_the_global_queue_gives_a_fair_share);
+    RUN(test_one_is_pulled_from_wherever_it_is);
     RUN(test_a_thief_takes_half);
     RUN(test_the_next_is_stolen_last_and_only_when_asked);
     RUN(test_owner_and_thieves_take_each_once);
