@@ -51,7 +51,7 @@ OPT := -O1 -DGORT_DEBUG_LEVEL=2
 endif
 WERROR := $(if $(filter-out 0,$(GORT_WERROR)),-Werror)
 C_FLAGS = -std=gnu11 $(OPT) -g -pthread -fno-strict-aliasing -fvisibility=hidden -ftls-model=initial-exec \
-          -Wall -Wextra $(WERROR) -Icsrc/include -Icsrc $(SAN) $(CFLAGS)
+          -Wall -Wextra $(WERROR) -Icsrc/include -Icsrc $(SAN) $(CFLAGS) -fno-exceptions
 
 lib: $(BUILD)/libgort.a
 

@@ -30,8 +30,8 @@ MACHINES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64"
 # -g: tools/gort-gdb.py reads the runtime's structures, and CPython's, by these types.
 COMMON = ["-std=gnu11", "-fno-strict-aliasing", "-fvisibility=hidden", "-ftls-model=initial-exec", "-g"]
 COMMON += ["-O1", "-g3", "-DGORT_DEBUG_LEVEL=2"] if DEBUG else ["-O2"]
-# For csrc/ only.
-STRICT = ["-Wall", "-Wextra", *(["-Werror"] if WERROR else [])]
+# For csrc/ only. -fno-exceptions: some distributions' Python hands its own -fexceptions on (see g0_entry).
+STRICT = ["-fno-exceptions", "-Wall", "-Wextra", *(["-Werror"] if WERROR else [])]
 
 
 def paths(*patterns: str) -> list[str]:

@@ -146,6 +146,7 @@ static void renew_dom(Dom *d, M *m)
     d->preq_first = d->preq_last = NULL;
     atomic_store(&d->npreq, 0);
     atomic_store(&d->main_first, false);
+    atomic_store(&d->starved, false);
     d->gfree = NULL;
     atomic_store(&d->ngfree, 0);
     atomic_store(&d->created, m && !m->curg->system);

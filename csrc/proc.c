@@ -197,10 +197,19 @@ static M *m_new(Dom *d, P *p, G *g, bool spinning)
     return NULL;
 }
 
+/* A runnable G whose own M waits for just that one (m_stop_locked). */
+static G *locked_get(Dom *d, P *p) /* dom.lock held; p is the caller's */
+{
+    for (G *g; (g = runq_get(p));) globq_put(d, g);
+    for (G *g = d->runq_first; g; g = g->link)
+        if (g->lockedm && g->lockedm->lockedg == g && !g->lockedm->nextg && runq_pull(d, p, g)) return g;
+    return NULL;
+}
+
 /* Let some M run with p, which the caller took off the idle list or gives up.
- * If there is no thread to be had, the next of the preempted goes on, on its own;
- * without such the P goes idle, and its work waits for an M that comes back, or
- * until sysmon has tried again; false then. */
+ * If there is no thread to be had, somebody goes on who has one: the next of the
+ * preempted, or who is locked to it. Without such the P goes idle, and its work waits
+ * for an M that comes back, or until sysmon has tried again; false then. */
 bool m_start(Dom *d, P *p, bool spinning)
 {
     gmutex_lock(&d->lock);
@@ -223,6 +232,7 @@ bool m_start(Dom *d, P *p, bool spinning)
     if (spinning) atomic_fetch_sub(&d->nmspinning, 1);
     gmutex_lock(&d->lock);
     G *g = preq_get(d);
+    if (!g) g = locked_get(d, p);
     if (g) {
         m = g->lockedm; /* it waits for g, or is about to */
         m->nextg = g;
@@ -231,12 +241,11 @@ bool m_start(Dom *d, P *p, bool spinning)
         if (m->idle) midle_remove(m);
     } else {
         pidle_put(d, p);
+        atomic_store(&d->starved, true);
     }
     gmutex_unlock(&d->lock);
-    if (g) {
-        m_wake(m);
-        sysmon_wake();
-    }
+    if (g) m_wake(m);
+    sysmon_wake();
     return g;
 }
 

@@ -684,11 +684,11 @@ void pyctx_stop(void)
 {
     atomic_store(&sysmon_no_python, true);
     atomic_store(&gort_stopped, true);
-    /* Whoever is in there waits for our GIL: let it through. */
-    PyThreadState *ts = PyEval_SaveThread();
     /* 3.12 and 3.13 let the thread by which they know the finalising state go on, too: that shall
      * not be the main thread, if it is in a call of another goroutine. */
-    ts->thread_id = PyThread_get_thread_ident();
+    PyThreadState_Get()->thread_id = PyThread_get_thread_ident();
+    /* Whoever is in there waits for our GIL: let it through. */
+    PyThreadState *ts = PyEval_SaveThread();
     gmutex_lock(&helper_lock);
     gmutex_unlock(&helper_lock);
     PyEval_RestoreThread(ts);

@@ -144,11 +144,9 @@ bool runq_pull(Dom *d, P *p, G *g)
     }
     if (next) runq_put(p, next, true);
     if (found) return true;
-    gmutex_lock(&d->lock);
     bool preempted = unlink_from(&d->preq_first, &d->preq_last, g);
     found = preempted || unlink_from(&d->runq_first, &d->runq_last, g);
     if (found) atomic_fetch_sub(&d->runqsize, 1);
     if (preempted) atomic_fetch_sub(&d->npreq, 1);
-    gmutex_unlock(&d->lock);
     return found;
 }

@@ -286,6 +286,7 @@ struct Dom {
     _Atomic int nmspinning;
     M *midle;
     M *mspare;                  /* for which no thread could be started */
+    _Atomic bool starved;       /* ... with a P that is idle therefore: sysmon is to try again */
     int nmidle, nm;
     M *_Atomic allm;
     G *runq_first, *runq_last;  /* global queue */
@@ -445,7 +446,7 @@ void globq_put(Dom *d, G *g);           /* dom.lock held */
 G *globq_get(Dom *d, P *p, int max);    /* dom.lock held; never a preempted one */
 void preq_put(Dom *d, G *g);            /* dom.lock held */
 G *preq_get(Dom *d);                    /* dom.lock held */
-bool runq_pull(Dom *d, P *p, G *g);     /* out of turn; p is the caller's */
+bool runq_pull(Dom *d, P *p, G *g);     /* out of turn; dom.lock held, and p is the caller's */
 
 /* ---- timer.c ---------------------------------------------------------- */
 int timer_add(timer *t, timers *tm, int64_t when);   /* 0 or GORT_ENOMEM */

@@ -803,7 +803,10 @@ top:
     G *g;
     if (unlikely(atomic_load_explicit(&d->main_first, memory_order_relaxed))) {
         atomic_store(&d->main_first, false); /* sysmon says it again, if need be */
-        if (runq_pull(d, p, gort_main_g)) return gort_main_g;
+        gmutex_lock(&d->lock);
+        bool pulled = runq_pull(d, p, gort_main_g);
+        gmutex_unlock(&d->lock);
+        if (pulled) return gort_main_g;
     }
     if (far_due(p)) {
         int64_t now = gort_now_ns();
@@ -934,7 +937,11 @@ void sched_g0_here(M *m)
 
 /* Up to 3.13 CPython ends threads that want the GIL while it finalises. The main goroutine,
  * and with it the stack that the main thread began on, may be on another thread by then, and
- * glibc ends a thread on that stack: over the frames in use. So M0 stays, as all do from 3.14. */
+ * glibc ends a thread on that stack: over the frames in use. So M0 stays, as all do from 3.14.
+ * With exceptions pthread_cleanup_push() is another one, which works in an unwound frame only. */
+#ifdef __EXCEPTIONS
+#error "compile this with -fno-exceptions"
+#endif
 static void stay(void *arg)
 {
     (void)arg;

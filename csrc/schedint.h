@@ -5,7 +5,6 @@
 
 /* sched.c */
 void sched_set_m(M *m);
-void waiters_init(void);
 void sched_wakep(Dom *d);
 void sched_move(G *g);
 void sched_rejoin(G *g);
@@ -18,6 +17,9 @@ _Noreturn void sched_loop(M *m);
 void gort_g0_tramp(void);
 _Noreturn void g_entry(void);
 _Noreturn void g0_entry(void);
+
+/* wait.c */
+void waiters_init(void);
 
 /* proc.c; "locked": dom.lock is held */
 P *pidle_get(Dom *d);                           /* locked */

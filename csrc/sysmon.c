@@ -6,8 +6,8 @@
  *   for 10 ms while only such could: it calls sched_preempt() between two bytecodes.
  * - Wakes the main goroutine for a signal that the main thread, which computes or
  *   sits in a call, does not handle; one that is runnable goes before all others.
- * - Starts an M for a timer that is overdue while Ps are idle, and for work that no
- *   thread could be had for.
+ * - Starts an M for a timer that is overdue while Ps are idle, and where no thread could
+ *   be had for one; fires the timers itself while there is none.
  * - Polls the network if nobody did for 1 ms. From an M whose goroutine sits in a call
  *   for over 1 ms it also takes the P if nothing but the network could need it.
  * - Keeps the coarse clock, and prints GORT_DEBUG=schedtrace lines.
@@ -43,7 +43,7 @@
 #define NET_NS 1000000          /* how long one may sit in a call while nobody polls the network */
 
 _Atomic int64_t gort_coarse_ns;
-static _Atomic uint32_t sleeping; /* futex: 1 = sysmon sleeps until woken; 2: there is none yet */
+static _Atomic uint32_t sleeping; /* futex: 1 = sysmon sleeps until woken; 2: there is none yet, who wakes it starts it */
 static int64_t started_ns;
 static bool in_call;              /* a P's goroutine sits in one, so it seemed */
 static int64_t turn_ns;           /* GORT_DEBUG=turn=US, or TURN_NS; small ones find races */
@@ -86,6 +86,8 @@ static bool all_idle(Dom *d)
     if (d->main_m && !__atomic_load_n(&d->main_m->idle, __ATOMIC_RELAXED)) return false;
     return atomic_load(&d->npidle) >= atomic_load(&d->nprocs);
 }
+
+static bool starved(void) { return atomic_load(&gort_native.starved) || atomic_load(&gort_python.starved); }
 
 static uint64_t activity(Dom *d)
 {
@@ -249,27 +251,23 @@ static void signals(Dom *d, int64_t now)
 }
 
 /* ---- what nobody sees to ------------------------------------------------------ */
-/* All Ps are idle, and there is work: no thread could be started for it. */
-static bool left_over(Dom *d)
-{
-    if (atomic_load(&d->npidle) < atomic_load(&d->nprocs)) return false;
-    bool work = atomic_load(&d->runqsize) > 0;
-    for (int i = 0; i < d->nallp; i++) work |= !runq_empty(atomic_load(&d->allp[i]));
-    return work;
-}
-
-/* That, and timers. */
+/* An idle P, and a timer that is overdue; or no thread was to be had for it when one was
+ * wanted (m_start), whatever for. While there is none, sysmon fires the timers. */
 static bool overdue(Dom *d, int64_t now)
 {
     if (atomic_load(&d->npidle) == 0) return false;
-    bool due = left_over(d);
+    bool starved = atomic_exchange(&d->starved, false), due = starved;
     for (int i = 0; i < d->nallp; i++) due |= atomic_load(&atomic_load(&d->allp[i])->tm.next) < now - POLL_MIN_NS;
     if (!due) return false;
     gmutex_lock(&d->lock);
-    bool soon = d->timer_m && atomic_load(&d->timer_when) <= now; /* it is on its way */
+    bool soon = !starved && d->timer_m && atomic_load(&d->timer_when) <= now; /* it is on its way */
     P *p = soon ? NULL : pidle_get(d);
     gmutex_unlock(&d->lock);
-    return p && m_start(d, p, false);
+    if (!p) return false;
+    int zero = 0; /* who spins wakes the next M when it finds something */
+    if (m_start(d, p, starved && atomic_compare_exchange_strong(&d->nmspinning, &zero, 1))) return true;
+    for (int i = 0; i < d->nallp; i++) timers_run(&atomic_load(&d->allp[i])->tm, now);
+    return false;
 }
 
 /* ---- schedtrace --------------------------------------------------------------- */
@@ -367,9 +365,9 @@ static void *sysmon_main(void *arg)
         last_act = act;
         if (gort_py && !atomic_load(&sysmon_no_python) && gort_py->signals()) quiet = false;
         if (!quiet || trace_ns > 0 || netpoll_wanted() || !all_idle(&gort_native) || (gort_py && !all_idle(&gort_python))) continue;
-        if (left_over(&gort_native) || (gort_py && left_over(&gort_python))) continue;
+        if (starved()) continue;
         atomic_store(&sleeping, 1);
-        if (all_idle(&gort_native) && (!gort_py || all_idle(&gort_python)))
+        if (all_idle(&gort_native) && (!gort_py || all_idle(&gort_python)) && !starved())
             os_futex_wait(&sleeping, 1, -1);
         atomic_store(&sleeping, 0);
         delay = POLL_MIN_NS;
@@ -384,6 +382,9 @@ void sysmon_start(void)
     turn_ns = config_debug("turn", TURN_NS / 1000) * 1000;
     gort_blocked_ns = config_debug("blocked", 0) * 1000000;
     if (config_debug("nosysmon", 0)) return;
-    if (os_thread_start(sysmon_main, NULL, (size_t)256 << 10) != 0)
-        gort_warn("gort: no thread for sysmon could be started; blocked calls are not handed off");
+    if (os_thread_start(sysmon_main, NULL, (size_t)256 << 10) == 0) return;
+    static bool told;
+    if (!told) gort_warn("gort: no thread for sysmon could be started; until there is one blocked calls are not handed off");
+    told = true;
+    atomic_store(&sleeping, 2);
 }

@@ -10,7 +10,7 @@
  * left (unlockf). It needs the lock to survive a stack switch, and a Python
  * thread state's swap may drop the GIL in between.
  */
-#include "runtime.h"
+#include "schedint.h"
 
 #include <errno.h>
 #include <pthread.h>

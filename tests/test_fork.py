@@ -331,6 +331,7 @@ def test_timers_that_feed_channels_and_deadlines_go_on_and_functions_do_not() ->
         ("goroutine", "away(); return", 0, ""),
         ("thread", "away(); return", 0, ""),
         ("thread", "threading.Thread(target=time.sleep, args=(0.05,)).start(); away(); return", 0, ""),
+        ("thread", "chain(3); away(); return", 0, "the third"),
     ],
 )
 def test_the_program_ends_where_the_forkers_function_ends(forker: str, end: str, status: int, stderr: str) -> None:
@@ -350,6 +351,12 @@ def test_the_program_ends_where_the_forkers_function_ends(forker: str, end: str,
             while os.getpid() == _thread.get_native_id():
                 gort.go(time.sleep, 1000)
                 gort.sleep(0.02)
+
+        def chain(n):  # of threads, each started at the end of the one before
+            def late():
+                time.sleep(0.05)
+                chain(n - 1) if n > 1 else os.write(2, b"the third")
+            threading.Thread(target=late).start()
 
         def forks():
             r, w = os.pipe()

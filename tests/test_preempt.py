@@ -214,7 +214,7 @@ g.join()
 
 @pytest.mark.parametrize("main", ["pass", "gort.gosched()", "time.sleep(0.001)", "gort.sleep(0.001)"])
 def test_a_signal_lets_the_main_goroutine_go_first(main: str) -> None:
-    """Beside 40 that compute, in turns of 10 ms, a handler would begin some 200 ms late; it does after a few of them."""
+    """Beside 40 that compute, in turns of 10 ms, a handler would begin some 200 ms late; now after a few."""
     code = f"""
 import gort, os, signal, statistics, threading, time
 turns, ran, stop = [0] * 40, [], []
@@ -389,6 +389,88 @@ def test_the_kernel_gives_no_more_threads() -> None:
         """
     done = run_program(source)
     assert (done.returncode, done.stdout, done.stderr) == (0, "b'x'\n", NO_MORE)
+
+
+LOCKED = {
+    "main sleeps": "gort.lock_os_thread(); lack(); gort.sleep(0.3); print('good')",
+    "a callback sleeps": "lack(); print(sql(lambda: gort.sleep(0.3) or 'good')[0])",
+    "main gets nothing": "gort.lock_os_thread(); lack()\ntry: gort.Chan().recv()\nexcept gort.Deadlock: print('good')",
+    "a thread sends": """
+ch = gort.Chan(1)
+threading.Thread(target=lambda: (time.sleep(0.3), ch.send("good"))).start()
+gort.lock_os_thread(); lack()
+print(ch.recv())
+""",
+}
+LOCKED_PRELUDE = """
+import ctypes, os, sqlite3, threading, time
+import gort
+from gort._core import _runtime
+lack = lambda times=1: _runtime.fail_next("thread", 1, times)
+def sql(fn):
+    db = sqlite3.connect(":memory:", check_same_thread=False)
+    db.create_function("f", 0, fn)
+    return db.execute("select f()").fetchone()
+"""
+
+
+@pytest.mark.parametrize("what", LOCKED)
+def test_one_thread_that_was_not_to_be_had_costs_nobody_anything(what: str) -> None:
+    """The only thread waits for its goroutine, and another one should see to timers, arrivals and deadlocks."""
+    done = run_program(LOCKED_PRELUDE + LOCKED[what])
+    assert (done.returncode, done.stdout) == (0, "good\n") and done.stderr in ("", NO_MORE)  # there may be one yet
+
+
+def test_native_goroutines_get_the_threads_that_could_not_be_had_at_first() -> None:
+    source = """
+call = lambda name, n: _runtime.native_start(ctypes.cast(ctypes.CDLL(None)[name], ctypes.c_void_p).value, n, None)
+call("pause", 0)
+time.sleep(0.1)
+lack(100000)
+call("pause", 0)
+gs = [call("usleep", 1) for _ in range(2)]
+time.sleep(0.1)
+lack(0)
+for g in gs: g.join()
+print("good", flush=True)
+os._exit(0)
+"""
+    done = run_program(LOCKED_PRELUDE + source, GOMAXPROCS="4")
+    assert (done.returncode, done.stdout) == (0, "good\n") and done.stderr in ("", NO_MORE)
+
+
+@pytest.mark.parametrize(
+    ("most", "source"),
+    [
+        (1, "gort.lock_os_thread(); gort.sleep(0.05); print('good')"),
+        (1, "print(sql(lambda: gort.sleep(0.05) or 'good')[0])"),
+        (
+            2,
+            """
+a, b = gort.Chan(), gort.Chan()
+def echo():
+    gort.lock_os_thread()
+    for _ in range(20): b.send(a.recv())
+g = gort.go(echo)
+gort.lock_os_thread()
+for i in range(20):
+    a.send(i)
+    assert b.recv() == i
+print("good")
+""",
+        ),
+        (
+            5,
+            """
+gs = [gort.go(sql, lambda i=i: gort.sleep(0.05) or i) for i in range(10)]
+print("good" if sum(g.join()[0] for g in gs) == 45 else "bad")
+""",
+        ),
+    ],
+)
+def test_goroutines_locked_to_their_threads_get_on_when_there_are_no_more(most: int, source: str) -> None:
+    done = run_program(LOCKED_PRELUDE + source, GORT_DEBUG=f"maxms={most}")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "good\n", NO_MORE)
 
 
 def test_who_holds_the_gil_too_long_is_told() -> None:

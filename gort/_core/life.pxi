@@ -309,9 +309,17 @@ cdef int exit_status(object code) except -1:
 
 
 def join_python_threads():
-    for thread in _threading.enumerate():
-        if not (thread.daemon or thread is _threading._main_thread or type(thread) is _threading._DummyThread):
-            thread.join()
+    """Wait for all threads that are no daemons, and for those that they start."""
+    joined = {_threading._main_thread}
+    while left := {
+        t for t in _threading.enumerate() if not t.daemon and type(t) is not _threading._DummyThread
+    } - joined:
+        for thread in left:
+            joined.add(thread)
+            try:
+                thread.join()
+            except BaseException as e:
+                unraisable(e)
 
 
 def flush_all():
