@@ -129,8 +129,11 @@ static void *m_main(void *arg)
     M *m = arg;
     sched_set_m(m);
     atomic_store(&m->tid, os_gettid());
-    /* What Python code starts inherits the mask: threads, and child processes for good. */
-    if (m->dom == &gort_python) pthread_sigmask(SIG_SETMASK, &python_mask, NULL);
+    if (m->dom == &gort_python) {
+        /* What Python code starts inherits the mask: threads, and child processes for good. */
+        pthread_sigmask(SIG_SETMASK, &python_mask, NULL);
+        sysmon_slice();
+    }
     fatal_altstack();
     sched_g0_here(m);
     sched_loop(m);

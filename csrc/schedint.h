@@ -45,4 +45,5 @@ void sysmon_start(void);
 void sysmon_wake(void);
 void sysmon_nudge(void);
 void sysmon_promote(M *m);
+void sysmon_slice(void);
 #endif

@@ -37,6 +37,7 @@
 #define TURN_NS 1000000         /* ... while others wait who do not */
 #define CALM_NS 100000000       /* for so long after somebody did, look for such twice as often */
 #define OWN_SLICE 100000        /* the kernel's slice for sysmon */
+#define M_SLICE 200000          /* ... for the Ms, once somebody lost its P in a call */
 #define CALL_SLICE 6000000      /* ... and for who lost its P in a call; the default is 0.7 to 3 ms */
 #define CALL_NS 100000          /* a call this long while others could run is worth another thread */
 #define CROWD 4                 /* calls that compute, per processor: with more of them the P stays for 10 ms */
@@ -45,6 +46,7 @@
 _Atomic int64_t gort_coarse_ns;
 static _Atomic uint32_t sleeping; /* futex: 1 = sysmon sleeps until woken; 2: there is none yet, who wakes it starts it */
 static int64_t started_ns;
+static _Atomic bool slices;       /* the Ms have short ones */
 static bool in_call;              /* a P's goroutine sits in one, so it seemed */
 static int64_t turn_ns;           /* GORT_DEBUG=turn=US, or TURN_NS; small ones find races */
 int64_t gort_blocked_ns;          /* GORT_DEBUG=blocked=MS: tell who holds the GIL for so long */
@@ -78,6 +80,7 @@ void sysmon_fork(int when)
     atomic_store(&sleeping, 2);
     atomic_store(&sysmon_tid, 0);
     atomic_store(&watching, 0);
+    atomic_store(&slices, false);
     in_call = false;
 }
 
@@ -112,18 +115,32 @@ static bool stuck(Dom *d, P *p, uint32_t *tick, int64_t *since)
 }
 
 /* Calls that compute (zlib) may have more threads than there are processors: whoever
- * has the P shall not wait for their slices, which may last until a tick of 4 ms. m may
- * have come back by now; then it goes on like that until it gets a P again. */
-static void m_demote(M *m)
+ * has the P shall not wait for their slices, which may last until a tick of 4 ms. So who
+ * loses its P in a call gets a long slice, and from the first time on the others a short
+ * one: EEVDF runs a thread that wakes up at once if its deadline, which is its slice from
+ * now, comes before those of all that are owed some time. (Not before: a server that is
+ * woken for each request by a client on its processor is better off with a few at a time.)
+ * m may have come back by now; then it goes on like that until it gets a P again. */
+static void m_demote(Dom *d, M *m)
 {
     if (atomic_load(&m->demoted)) return;
+    if (!atomic_exchange(&slices, true))
+        for (M *other = atomic_load(&d->allm); other; other = other->alllink) {
+            int tid = atomic_load(&other->tid);
+            if (tid) os_slice(tid, M_SLICE); /* else it does so itself */
+        }
     os_slice(atomic_load(&m->tid), CALL_SLICE); /* first: who has the long slice has the mark */
     atomic_store(&m->demoted, true);
 }
 void sysmon_promote(M *m) /* the calling one */
 {
     atomic_store(&m->demoted, false);
-    os_slice(0, 0);
+    os_slice(0, M_SLICE);
+}
+
+void sysmon_slice(void) /* of a new M; it has stored its tid */
+{
+    if (atomic_load(&slices)) os_slice(0, M_SLICE);
 }
 
 /* Its goroutine lost the P in a call and has not been in the runtime since. A guess. */
@@ -183,7 +200,7 @@ static bool retake(Dom *d, int64_t now, int64_t *most)
         }
         gort_py->gil_leave(save);
         if (take) {
-            m_demote(m);
+            m_demote(d, m);
             m_start(d, p, false);
         }
     }
