@@ -77,6 +77,7 @@ GOALS = (
     Goal("hogs4", "p99", 25e3),
     Goal("hogs1", "loss", 1 / 0.9),
     Goal("hogs4", "loss", 1 / 0.9),
+    *(Goal(f"interrupt_{doing}", "max", 50e3, ours="gort-main") for doing in ("compute", "recv", "call", "zlib")),
     Goal("beside_sleeps", "loss", 1 / 0.7),
     Goal("beside_sqlite", "loss", 1 / 0.5),
     Goal("beside_sqlite", "others", 1 / 0.5),

@@ -3,5 +3,5 @@
 ORDER = (
     "spawn", "unbuffered", "buffered", "yield_two", "select2", "mutex", "pipeline",
     "fan", "skynet", "sleepers", "context", "library", "parked_memory", "million",
-    "ticker", "hogs", "beside", "files", "echo", "http",
+    "ticker", "hogs", "interrupts", "beside", "files", "echo", "http",
 )  # fmt: skip
